@@ -2,7 +2,7 @@
 
 It wraps the lifespan of the user, which may enqueue tasks from its first to its last line. The app starts even while
 Redis is down, and logs a warning: most routes do not need the queue, and Redis may be back before a task is enqueued.
-Errors that do not resolve themselves end the start: a refused password, or an embedded server that cannot be started.
+Errors that time does not resolve end the start, such as a refused password or an untrusted certificate.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from starlette.applications import Starlette
 from starlette.types import Lifespan
 
-from taskq_core import BrokerAuthenticationError, BrokerError, ConfigurationError, TaskQ
+from taskq_core import BrokerError, ConfigurationError, TaskQ
 from taskq_core.broker.operations.views import ping
-from taskq_core.errors import EmbeddedRedisError
+from taskq_core.broker.waiting import is_temporary
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker.background import BackgroundWorker
 from taskq_fastapi.applications import DEFAULT_NAME, STATE_KEY, WORKERS_KEY, registered
@@ -151,7 +151,7 @@ async def _open(taskq: TaskQ) -> None:
     try:
         await asyncio.to_thread(runtime.endpoint.open)  # runs in a thread, because starting an embedded server blocks
         await runtime.async_runner.run(ping())
-    except (BrokerAuthenticationError, EmbeddedRedisError):
-        raise
     except BrokerError as error:
+        if not is_temporary(error):
+            raise
         _logger.warning("the app starts without Redis, and enqueueing fails until Redis is available: %s", error)

@@ -19,7 +19,7 @@ from typing import Any
 from taskq_core.broker.failures import RedirectedError
 from taskq_core.broker.operations import presence
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.errors import BrokerAuthenticationError, BrokerError, BrokerUnavailableError
+from taskq_core.errors import BrokerAuthenticationError, BrokerError, BrokerReplyError, BrokerUnavailableError
 from taskq_core.wire.slots import SLOTS, key_slot
 
 Server = tuple[str, int]
@@ -210,7 +210,7 @@ def learn_slots(
     slots: SlotMap, address: str, left_s: Callable[[], float]
 ) -> Generator[list[NodeRequest], Outcomes, None]:
     """Read the slot map from the first node that answers. Each node gets an equal share of the remaining time."""
-    problems = []
+    problems: list[BrokerError] = []
     sources = slots.sources()
     for index, server in enumerate(sources):
         share_s = left_s() / (len(sources) - index)
@@ -223,5 +223,8 @@ def learn_slots(
         if not isinstance(answer, BrokerError):
             slots.learn(answer, server)
             return
-        problems.append(str(answer))
-    raise BrokerUnavailableError.unchanged(f"cannot reach {address}: {'; '.join(problems)}")
+        problems.append(answer)
+    is_permanent = any(getattr(each, "is_permanent", isinstance(each, BrokerReplyError)) for each in problems)
+    raise BrokerUnavailableError.unchanged(
+        f"cannot reach {address}: {'; '.join(map(str, problems))}", is_permanent=is_permanent
+    )

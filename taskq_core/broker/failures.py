@@ -1,6 +1,9 @@
 """Translate errors of redis-py and of Redis into taskq's errors."""
 
+import errno
 import re
+import ssl
+from collections.abc import Iterator
 from typing import Any
 
 import redis
@@ -39,6 +42,10 @@ _NOT_ALLOWED_IN_SCRIPT = (
 
 _LATE = "TASKQLATE"
 _MOVED_OR_ASK = re.compile(r"(?:(MOVED|ASK) )?(\d+) (\S*):(\d+)$")
+
+
+class ProtocolError(ConnectionError):
+    """The server sent bytes that are not a Redis reply."""
 
 
 class LateError(BrokerUnavailableError):
@@ -113,7 +120,34 @@ def translate(error: BaseException, address: str) -> BrokerError:
             refused.may_have_happened = is_in_script
             return refused
         return BrokerReplyError(f"{address} answered: {text}")
-    return BrokerUnavailableError(f"no answer from {address}: {text or type(error).__name__}")
+    unavailable = BrokerUnavailableError(f"no answer from {address}: {text or type(error).__name__}")
+    unavailable.is_permanent = _is_permanent(error, address)
+    return unavailable
+
+
+_CUT_OFF = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+"""Errors of TLS connections that were closed, for example by a proxy whose Redis is not running."""
+
+
+def _is_permanent(error: BaseException, address: str) -> bool:
+    """Return whether the cause of a failed connection is the configuration, which time does not change."""
+    for each in _causes(error):
+        if isinstance(each, ssl.SSLError):
+            return not isinstance(each, _CUT_OFF)
+        if isinstance(each, FileNotFoundError):  # a file for TLS; the socket of a server appears when it starts
+            return not address.startswith("unix:")
+        is_forbidden = isinstance(each, PermissionError) and each.errno == errno.EACCES
+        is_refused = isinstance(each, exceptions.ResponseError) and not str(each).startswith(_REFUSALS)
+        if is_forbidden or is_refused or isinstance(each, exceptions.InvalidResponse | ProtocolError):
+            return True
+    return False
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and the errors that caused it. redis-py replaces an OSError without naming it as the cause."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def is_unanswered(answer: object) -> bool:
@@ -127,7 +161,8 @@ def translate_connecting(error: BaseException, address: str) -> BrokerError:
         error = error.__cause__  # redis-py's asyncio connections wrap the authentication error
     translated = translate(error, address)
     if isinstance(translated, BrokerUnavailableError):
-        return BrokerUnavailableError.unchanged(str(translated).replace("no answer from", "cannot reach", 1))
+        text = str(translated).replace("no answer from", "cannot reach", 1)
+        return BrokerUnavailableError.unchanged(text, is_permanent=translated.is_permanent)
     return translated
 
 

@@ -42,7 +42,8 @@ def find(sentinels: Sequence[Server], master: str, *, timeout_s: float) -> Gener
         if isinstance(problem, AuthenticationError):
             raise problem
     reasons = "; ".join(map(str, problems)) or "no time was left"
-    raise redis.ConnectionError(f"no Sentinel names the primary {master!r}: {reasons}")
+    cause = next((each for each in problems if isinstance(each, Exception)), None)
+    raise redis.ConnectionError(f"no Sentinel names the primary {master!r}: {reasons}") from cause
 
 
 def agree(sentinels: Sequence[Server], *, timeout_s: float) -> Generator[Options, Any, Server | None]:

@@ -19,7 +19,7 @@ import hiredis
 from redis.exceptions import ResponseError
 
 from taskq_core.broker.connection import LEAST_S
-from taskq_core.broker.failures import CLIENT_ERRORS
+from taskq_core.broker.failures import CLIENT_ERRORS, ProtocolError
 from taskq_core.broker.operations.operation import Argument
 
 _RECEIVED_AT_ONCE = 1 << 16
@@ -59,7 +59,7 @@ class SocketStream:
     def __init__(self, connected: socket.socket) -> None:
         connected.setblocking(False)
         self._socket = connected
-        self._reader = hiredis.Reader(protocolError=ConnectionError, replyError=ResponseError)
+        self._reader = hiredis.Reader(protocolError=ProtocolError, replyError=ResponseError)
         self._arrivals = select.poll()
         self._arrivals.register(connected, select.POLLIN)
 

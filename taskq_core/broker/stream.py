@@ -14,6 +14,8 @@ from typing import Any
 import hiredis
 from redis.exceptions import ResponseError
 
+from taskq_core.broker.failures import ProtocolError
+
 Changed = Callable[[list[str] | None], object]
 """Called with the names of keys that were read on a connection and have changed, or with None if all may have changed,
 because the connection has ended or the database was emptied. See `taskq_core.broker.tracking`."""
@@ -33,9 +35,7 @@ class ReplyStream(asyncio.Protocol):
     def __init__(self, transport: asyncio.Transport, changed: Changed | None = None) -> None:
         self._transport = transport
         self._changed = changed
-        self._reader = hiredis.Reader(
-            protocolError=ConnectionError, replyError=ResponseError, notEnoughData=_INCOMPLETE
-        )
+        self._reader = hiredis.Reader(protocolError=ProtocolError, replyError=ResponseError, notEnoughData=_INCOMPLETE)
         self._replies: list[Any] = []
         self._expected = 0
         self._waiter: asyncio.Future[list[Any]] | None = None

@@ -340,6 +340,8 @@ def confirm(question: str, *, yes: bool) -> None:
         raise click.Abort
 
 
+NO_WAIT_HELP = "exit with status 1 if Redis cannot be reached at the start, instead of waiting for it"
+"""Help of the option `--no-wait` of long-running commands."""
 yes_option = click.option("-y", "--yes", is_flag=True, help="do not ask for confirmation")
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from taskq_core.cli.base import Command
+from taskq_core.cli.base import NO_WAIT_HELP, Command
+from taskq_core.cli.running import set_up_log
 from taskq_core.cli.session import Session, load_object
 from taskq_core.errors import ConfigurationError
 
@@ -45,17 +46,20 @@ examples:
     help="function that returns the user of a request, as taskq_dashboard(login=...) takes it; without it, only this "
     "machine can open the dashboard",
 )
+@click.option("--no-wait", is_flag=True, help=NO_WAIT_HELP)
 @click.pass_obj
-def dashboard(session: Session, host: str, port: int, read_only: bool, login: str | None) -> None:
+def dashboard(session: Session, /, host: str, port: int, read_only: bool, login: str | None, no_wait: bool) -> None:
     """Serve the web dashboard until stopped."""
     serve = _server()
     hook = None if login is None else _loaded(login)
+    set_up_log(1)
     serve(
         session.app,
         host=host,
         port=port,
         read_only=read_only,
         login=hook,
+        wait_for_redis=not no_wait,
         ready=lambda address: session.output.line(f"The dashboard is at {address} (Ctrl-C ends it)."),
     )
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from taskq_core.cli.base import Command
+from taskq_core.cli.base import NO_WAIT_HELP, Command
 from taskq_core.cli.params import DURATION
 from taskq_core.cli.running import set_up_log
 from taskq_core.cli.session import Session
@@ -59,11 +59,12 @@ exit status:
     help="maximum number of task types with metrics",
 )
 @click.option("--open", "is_open", is_flag=True, help="allow scraping from other machines; there is no login")
+@click.option("--no-wait", is_flag=True, help=NO_WAIT_HELP)
 @click.pass_obj
-def exporter(session: Session, /, **options: Any) -> None:
+def exporter(session: Session, /, no_wait: bool, **options: Any) -> None:
     """Serve Prometheus metrics of all queues until stopped."""
     room = _room()
-    config = room.ExporterConfig(**options)
+    config = room.ExporterConfig(wait_for_redis=not no_wait, **options)
     set_up_log(1)
     room.run_exporter(
         session.app, config, ready=lambda address: session.output.line(f"Metrics are at {address} (Ctrl-C ends it).")

@@ -45,6 +45,7 @@ def supervisor_config(
         aborting=interrupt_s + ENDING_MARGIN_S,
         silence=config.span("lease") + config.span("lease_grace"),
         burst=config.burst,
+        wait_for_redis=config.wait_for_redis,
         health_host=config.health_host,
         health_port=config.health_port,
     )

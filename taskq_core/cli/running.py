@@ -120,6 +120,7 @@ def worker_config(settings: Settings, options: Mapping[str, Any]) -> WorkerConfi
     for name in ("with_scheduler", "health_port", "health_host"):
         if options.get(name) is not None:
             overrides[name] = options[name]
+    overrides["wait_for_redis"] = not options.get("no_wait")
     return WorkerConfig.from_settings(settings, **overrides)
 
 

@@ -16,7 +16,7 @@ from taskq_core.cli.base import Command
 from taskq_core.cli.running import Output, health_url, set_up_log
 from taskq_core.cli.session import Session
 from taskq_core.cli.text import clean
-from taskq_core.cli.worker import health_options, verbosity_option
+from taskq_core.cli.worker import service_options, verbosity_option
 from taskq_core.scheduler import SchedulerConfig, SchedulerListener, run_scheduler
 from taskq_core.tasks.periodic import Firing, FiringOutcome
 from taskq_core.telemetry import flush_at_end
@@ -46,7 +46,8 @@ def scheduler_config(options: Mapping[str, Any]) -> SchedulerConfig:
         ConfigurationError: A value is not usable.
     """
     names = ("health_port", "health_host")
-    return SchedulerConfig(**{name: options[name] for name in names if options.get(name) is not None})
+    health = {name: options[name] for name in names if options.get(name) is not None}
+    return SchedulerConfig(wait_for_redis=not options.get("no_wait"), **health)
 
 
 def banner(app: TaskQ, config: SchedulerConfig) -> str:
@@ -124,4 +125,4 @@ def scheduler(session: Session, /, app: str | None, verbosity: int, **options: A
     return run(target, options, verbosity=verbosity, stdout=session.stdout or sys.stdout)
 
 
-scheduler.params += health_options()
+scheduler.params += service_options()

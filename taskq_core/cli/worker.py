@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from taskq_core.cli import running
-from taskq_core.cli.base import Command
+from taskq_core.cli.base import NO_WAIT_HELP, Command
 from taskq_core.cli.processes import refuse_processes
 from taskq_core.cli.session import Session
 from taskq_core.errors import ConfigurationError
@@ -68,11 +68,11 @@ def worker_options(settings: Settings | None = None) -> list[click.Option]:
             default=None,
             help="run a scheduler, which enqueues periodic tasks (default: yes, except with --burst)",
         ),
-        *health_options(),
+        *service_options(),
     ]
 
 
-def health_options() -> list[click.Option]:
+def service_options() -> list[click.Option]:
     """Return the options that both a worker and a scheduler have."""
     return [
         click.Option(
@@ -86,6 +86,7 @@ def health_options() -> list[click.Option]:
             metavar="ADDRESS",
             help="address for --health-port; 0.0.0.0 for all interfaces (default: 127.0.0.1)",
         ),
+        click.Option(["--no-wait"], is_flag=True, help=NO_WAIT_HELP),
     ]
 
 

@@ -18,15 +18,21 @@ class BrokerError(TaskQError):
 
 
 class BrokerUnavailableError(BrokerError, ConnectionError):
-    """No connection to Redis, or no answer in time."""
+    """No connection to Redis, or no answer in time.
+
+    Attributes:
+        is_permanent: True if time does not resolve the cause, such as an untrusted certificate, a missing certificate
+            file, or a port on which another program answers.
+    """
 
     may_have_happened = True
+    is_permanent = False
 
     @classmethod
-    def unchanged(cls, message: str) -> Self:
+    def unchanged(cls, message: str, *, is_permanent: bool = False) -> Self:
         """Return the error of a request that certainly changed nothing."""
         error = cls(message)
-        error.may_have_happened = False
+        error.may_have_happened, error.is_permanent = False, is_permanent
         return error
 
 

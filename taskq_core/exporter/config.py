@@ -29,6 +29,8 @@ class ExporterConfig:
     max_types: int = 200
     """Maximum number of pairs of queue and task type with metrics, 0 to 10,000. `taskq_exporter_omitted` counts the
     others."""
+    wait_for_redis: bool = True
+    """Wait at the start until Redis answers; until then, scrapes get `taskq_up 0`. False: end with an error."""
     is_open: bool = False
     """Let other machines read the metrics, without a login."""
 

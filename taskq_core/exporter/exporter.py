@@ -94,6 +94,9 @@ class Exporter:
         self._refused: set[str] = set()
         self._last: Reading | None = None
         self._last_at: float | None = None
+        self._has_logged_failure = False
+        self.is_waiting = False
+        """Whether the process waits for Redis after its start, and has logged this. Then failures are not logged."""
 
     async def expose(self, *, accept: str = "", accept_encoding: str = "", wait_s: float | None = None) -> Exposition:
         """Return the answer to a scrape. If Redis does not answer, it contains `taskq_up 0` and no queue.
@@ -144,21 +147,22 @@ class Exporter:
     async def _read(self) -> Reading | None:
         began = self._clock.monotonic()
         self._readings += 1
-        was_up = self._last is not None or self._last_at is None
         found: Reading | None = None
         try:
             async with asyncio.timeout(self._config.timeout_s):
                 found = await self._ask()
             self._log_refused(found)
         except (BrokerError, TimeoutError) as error:
-            if was_up:
+            if not self._has_logged_failure and not self.is_waiting:
+                self._has_logged_failure = True
                 words = str(error) or f"no answer within {self._config.timeout_s:g} s"
                 logger.warning("queues cannot be read; scrapes return taskq_up 0: %s", words)
         finally:  # also after a cancellation, for example when the caller's event loop closes
             self._last, self._last_at = found, self._clock.monotonic()
             self._duration_s = self._last_at - began
             self._failures += found is None
-        if found is not None and not was_up:
+        if found is not None and self._has_logged_failure:
+            self._has_logged_failure = False
             logger.info("queues can be read again")
         return found
 

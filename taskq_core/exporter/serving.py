@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from taskq_core.app import TaskQ
+from taskq_core.broker.waiting import RedisWait
 from taskq_core.errors import ConfigurationError
 from taskq_core.exporter.config import ExporterConfig
 from taskq_core.exporter.exporter import Exporter
+from taskq_core.service.blocking import run_service
 from taskq_core.service.port import Answer, Port, Request, names_this_machine, text
 from taskq_core.service.signals import signal_handlers
 
@@ -78,8 +80,9 @@ def run_exporter(app: TaskQ, config: ExporterConfig, *, ready: Callable[[str], N
 
     Raises:
         ConfigurationError: The exporter cannot listen on the address.
+        BrokerError: Redis refused the exporter at the start, or cannot be reached and must not be waited for.
     """
-    asyncio.run(_serve(app, config, ready))
+    run_service(_serve(app, config, ready))
 
 
 async def _serve(app: TaskQ, config: ExporterConfig, ready: Callable[[str], None]) -> None:
@@ -95,6 +98,9 @@ async def _serve(app: TaskQ, config: ExporterConfig, ready: Callable[[str], None
         try:
             host = f"[{config.host}]" if ":" in config.host else config.host
             ready(f"http://{host}:{port.port}/metrics")
+            exporter.is_waiting = True
+            await RedisWait(app.runtime.async_runner, "exporter", stop, is_enabled=config.wait_for_redis).run()
+            exporter.is_waiting = False
             await stop.wait()
         finally:
             await port.close()

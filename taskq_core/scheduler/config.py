@@ -16,6 +16,9 @@ class SchedulerConfig:
     """Seconds between two writes of the entries that tools show. They expire after twice this time. At least 1."""
     refresh: Duration = 60.0
     """Seconds between two reads of all marks by the leader. A mark records the last handled firing of an entry."""
+    wait_for_redis: bool = True
+    """Wait at the start until Redis answers. False: a scheduler that runs without a worker and cannot reach Redis at
+    its start ends with an error."""
     health_host: str = "127.0.0.1"
     """Address of the health endpoints of a scheduler that runs without a worker."""
     health_port: int | None = None

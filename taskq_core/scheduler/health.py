@@ -7,6 +7,8 @@ the ticker of every queue must also have completed a turn (one check for due fir
 from dataclasses import dataclass
 from typing import Any
 
+from taskq_core.broker.waiting import WAITING
+
 STALE_S = 30.0
 """Maximum age of the last answer about the lease, and of a queue's last turn, for a ready scheduler."""
 
@@ -34,6 +36,7 @@ class SchedulerState:
         entries: Number of periodic tasks.
         answer_age_s: Seconds since Redis last answered about the lease, None before the first answer.
         queues: State of the tickers by queue; empty while another scheduler leads.
+        waiting: Why the starting scheduler waits for Redis, "" if it does not wait.
     """
 
     status: str
@@ -41,6 +44,7 @@ class SchedulerState:
     entries: int
     answer_age_s: float | None
     queues: dict[str, TurnState]
+    waiting: str = ""
 
     def report(self) -> tuple[bool, dict[str, Any]]:
         """Return whether the scheduler is ready, and the body of the response."""
@@ -70,6 +74,8 @@ def _status(state: SchedulerState, problems: dict[str, str]) -> tuple[str, str]:
     """Return the status for the response, and why the scheduler is not ready ("" if it is ready)."""
     if state.status == "closed":
         return "draining", "no more periodic tasks are enqueued"
+    if state.waiting:
+        return WAITING, state.waiting
     if state.status == "new":
         return "starting", "no periodic task is enqueued yet"
     if state.entries:  # a scheduler without entries does not request the lease

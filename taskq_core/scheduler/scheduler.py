@@ -26,7 +26,7 @@ from typing import Any
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import views
+from taskq_core.broker.waiting import RedisWait
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError, TaskQError
 from taskq_core.scheduler.announcer import Announcer
@@ -38,6 +38,7 @@ from taskq_core.scheduler.health import SchedulerState
 from taskq_core.scheduler.leader import Leader
 from taskq_core.scheduler.listener import SchedulerListener
 from taskq_core.scheduler.poller import Poller, RuntimeFollower
+from taskq_core.service.blocking import run_service
 from taskq_core.service.calls import Caller
 from taskq_core.service.health import HealthServer, open_health_server
 from taskq_core.service.loop import Service, serve
@@ -49,8 +50,6 @@ from taskq_core.telemetry import Reading, gauges, names
 
 logger = logging.getLogger("taskq.scheduler")
 
-START_PATIENCE_S = 5.0
-"""Seconds that a starting scheduler waits for Redis."""
 PROVIDERS_S = 5.0
 """Seconds to wait for the first entries of providers and tables. After that, the scheduler leads without their
 entries."""
@@ -93,6 +92,7 @@ class Scheduler:
         self._read_version: tuple[int, Settings] | None = None
         self._status = "new"
         self._health_server: HealthServer | None = None
+        self._wait: RedisWait | None = None
         self._has_listener_failed = False
 
     # --- as a separate process ----------------------------------------------------------------------------------------
@@ -103,8 +103,7 @@ class Scheduler:
         Returns:
             0 when it was stopped, 1 when it could not start.
         """
-        with asyncio.Runner() as runner:
-            return runner.run(self._run_with_signals())
+        return run_service(self._run_with_signals())
 
     async def _run_with_signals(self) -> int:
         with signal_handlers(dict.fromkeys((signal.SIGTERM, signal.SIGINT), self._stopping.set)):
@@ -140,8 +139,10 @@ class Scheduler:
         outage = Outage(self._clock)
         try:
             try:
-                await asyncio.to_thread(runtime.endpoint.open)
-                await runner.run(views.ping(), patience_s=START_PATIENCE_S)
+                wait = RedisWait(runner, "scheduler", self._stopping, is_enabled=self.config.wait_for_redis)
+                self._wait = wait
+                if not await wait.run():
+                    return 0
                 self.open(runner, outage)
                 gauges.add(self.readings)
             except TaskQError as error:
@@ -236,7 +237,8 @@ class Scheduler:
     def report(self) -> tuple[bool, dict[str, Any]]:
         """Return whether this scheduler is ready, and the body of the health response."""
         if self._status == "new":
-            return SchedulerState(self._status, False, 0, None, {}).report()
+            reason = "" if self._wait is None else self._wait.reason
+            return SchedulerState(self._status, False, 0, None, {}, reason).report()
         leader = self._leader
         return SchedulerState(self._status, leader.leads, self.entry_count, leader.answer_age_s, leader.turns).report()
 

@@ -1,7 +1,8 @@
 """Run blocking calls of coroutines in daemon threads, so that a hanging call does not keep the process alive."""
 
+import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from queue import SimpleQueue
@@ -71,6 +72,16 @@ class DaemonThreads(ThreadPoolExecutor):
     def wait(self, timeout_s: float) -> None:
         """Wait until all running and waiting calls have ended, at most `timeout_s` seconds."""
         wait(set(self._open), timeout_s)
+
+
+def run_service(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on a new event loop as `asyncio.run` does, but do not wait for blocking calls at the end.
+
+    For example, the lookup of a host name may take many seconds.
+    """
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_default_executor(DaemonThreads())
+        return runner.run(main)
 
 
 def _call(future: Future[T], call: Callable[[], T]) -> None:

@@ -74,13 +74,13 @@ async def serve(
                 failures = 0
             except BrokerError as error:
                 failures += 1
-                pause_s = _backoff(failures)
+                pause_s = backoff(failures)
                 outage.report(name, error, failures)
             except (Exception, asyncio.CancelledError) as error:
                 if isinstance(error, asyncio.CancelledError) and is_cancelled():
                     raise
                 failures += 1
-                pause_s = _backoff(failures)
+                pause_s = backoff(failures)
                 logger.exception("%s failed; trying again", name)
         except MemoryError:  # a task used all memory, so even the log call failed
             pause_s = 1.0
@@ -89,7 +89,8 @@ async def serve(
         await asyncio.sleep(pause_s)
 
 
-def _backoff(failures: int) -> float:
+def backoff(failures: int) -> float:
+    """Return the seconds to wait after a number of failures in a row. They double up to `LONGEST_PAUSE_S`."""
     return random.uniform(0.5, 1.0) * min(0.1 * 2.0 ** min(failures, 10), LONGEST_PAUSE_S)  # noqa: S311 - jitter
 
 

@@ -19,8 +19,9 @@ ADDRESS_HINT = "is Redis running? --url, TASKQ_URL or in Django TASKQ['URL'] set
 
 
 def start_problem(error: TaskQError) -> str:
-    """Return why a worker or scheduler cannot start, with a hint if Redis cannot be reached."""
-    return f"{error}; {ADDRESS_HINT}" if isinstance(error, BrokerUnavailableError) else str(error)
+    """Return why a worker or scheduler does not start, with a hint if Redis cannot be reached."""
+    text = str(error).rstrip(".")
+    return f"{text}; {ADDRESS_HINT}" if isinstance(error, BrokerUnavailableError) else text
 
 
 class Outage:

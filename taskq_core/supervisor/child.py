@@ -214,6 +214,23 @@ class Place:
         self.restarts = 0
 
 
+def document_of(places: Sequence[Place], children: Sequence[Child], now: float) -> dict[str, Any]:
+    """Return the state of all processes in the form of the health endpoint."""
+    healthy = [place.current is not None and place.current.is_healthy(now) for place in places]
+    body: dict[str, Any] = {
+        "status": "ready",
+        "processes": len(places),
+        "working": sum(healthy),
+        "restarts": sum(place.restarts for place in places),
+        "running": sum(child.health[1].get("running", 0) for child in children),
+        "children": [child.document(now) for child in sorted(children, key=lambda child: child.place)],
+    }
+    if not all(healthy):
+        missing = ", ".join(str(number) for number, is_healthy in enumerate(healthy, 1) if not is_healthy)
+        body |= {"status": "degraded", "reason": f"these processes take no tasks or are not healthy: {missing}"}
+    return body
+
+
 def ending_of(status: int, *, is_in_order: bool = True) -> str:
     """Describe how a process ended: its exit status or the signal that killed it."""
     if status == 0 and not is_in_order:

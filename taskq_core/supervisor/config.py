@@ -46,6 +46,8 @@ class SupervisorConfig:
     the process is killed."""
     burst: bool = False
     """Burst mode: a process that ends by itself has finished its work, and is not replaced."""
+    wait_for_redis: bool = True
+    """Start the first processes only when Redis answers. False: end with an error if Redis cannot be reached."""
     health_host: str = "127.0.0.1"
     """Address of the health endpoint for all processes."""
     health_port: int | None = None

@@ -1,6 +1,7 @@
 """Return the tasks of dead worker processes to their queues, and find overdue tasks of processes that do not respond.
 
-The supervisor connects to Redis only after the first process has ended.
+The supervisor waits for Redis before it starts the first processes, and uses Redis again only after a process has ended
+or is overdue.
 """
 
 import asyncio
@@ -35,7 +36,8 @@ class Returns:
 
     def __init__(self, app: TaskQ) -> None:
         self._app = app
-        self._runner: AsyncRunner | None = None
+        self.runner = AsyncRunner(app.runtime.endpoint)
+        """Sends operations."""
 
     async def return_tasks(self, child: Child, *, patience_s: float) -> None:
         """Return the tasks of an ended process, and remove it from the list of workers.
@@ -69,38 +71,31 @@ class Returns:
                 pauses[0] = min(_PAUSE_S * failures, _LONGEST_PAUSE_S)
 
     async def _return_once(self, child: Child) -> None:
-        runner, queues = await self._runner_and_queues(child)
+        queues = self._queues(child)
         token = str(child.identity["token"])
-        if count := await take_back.take_back(runner, queues, token, self._app, overran=child.overran):
+        if count := await take_back.take_back(self.runner, queues, token, self._app, overran=child.overran):
             logger.info("%d tasks of process %d (pid %d) were returned to their queues", count, child.place, child.pid)
         await self._remove_presence(child)
 
     async def list_overrun(self, child: Child) -> list[tuple[str, str]]:
         """Return queue and id of the overdue tasks of a process. Return an empty list if Redis does not answer."""
         try:
-            runner, queues = await self._runner_and_queues(child)
-            return await take_back.list_overrun(runner, queues, str(child.identity["token"]), grace_s=STUCK_S)
+            token = str(child.identity["token"])
+            return await take_back.list_overrun(self.runner, self._queues(child), token, grace_s=STUCK_S)
         except BrokerError:
             return []  # the supervisor asks again later
 
-    async def _runner_and_queues(self, child: Child) -> tuple[AsyncRunner, list[QueueKeys]]:
-        runtime = self._app.runtime
-        if self._runner is None:
-            await asyncio.to_thread(runtime.endpoint.open)
-            # Another asyncio task may have created the runner in the meantime.
-            self._runner = self._runner or AsyncRunner(runtime.endpoint)
-        return self._runner, [runtime.keys.queue(name) for name in child.identity["queues"]]
+    def _queues(self, child: Child) -> list[QueueKeys]:
+        return [self._app.runtime.keys.queue(name) for name in child.identity["queues"]]
 
     async def _remove_presence(self, child: Child) -> None:
-        runner, _ = await self._runner_and_queues(child)
         keys = self._app.runtime.keys
         identity = (str(child.identity["host"]), child.pid, str(child.identity["server_id"]))
         server, workers = keys.server(*identity), keys.workers_of(*identity)
-        await runner.run(services.unindex_presence(keys.servers, server))
-        await runner.run(services.unindex_presence(keys.workers, workers))
-        await runner.run(services.clear_presence(server, workers))
+        await self.runner.run(services.unindex_presence(keys.servers, server))
+        await self.runner.run(services.unindex_presence(keys.workers, workers))
+        await self.runner.run(services.clear_presence(server, workers))
 
     async def close(self) -> None:
         """Close the connections to Redis."""
-        if self._runner is not None:
-            await self._runner.aclose()
+        await self.runner.aclose()

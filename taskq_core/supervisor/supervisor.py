@@ -19,12 +19,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from taskq_core.app import TaskQ
-from taskq_core.errors import ConfigurationError
+from taskq_core.broker.waiting import WAITING, RedisWait
+from taskq_core.errors import ConfigurationError, TaskQError
+from taskq_core.service.blocking import run_service
 from taskq_core.service.health import HealthServer, open_health_server
 from taskq_core.service.loop import Signal
+from taskq_core.service.outage import start_problem
 from taskq_core.service.signals import signal_handlers
 from taskq_core.supervisor import channel, orphans
-from taskq_core.supervisor.child import Child, Place, Stage, ending_of
+from taskq_core.supervisor.child import Child, Place, Stage, document_of, ending_of
 from taskq_core.supervisor.config import MEMBER_SHARE, START_TRIES, TAKE_BACK_S, TICK_S, SupervisorConfig
 from taskq_core.supervisor.returns import Returns
 from taskq_core.telemetry import flush_at_end, launched
@@ -75,12 +78,12 @@ class Supervisor:
         self._rolled: Place | None = None
         self._background = Background()
         self._has_worked = self._has_reported_ready = self._has_warned_memory = False
-        self._is_paused = self._is_rolling_from_pause = self._is_stopping = self._is_aborting = False
-        self._status = 0
-        self._checked_at = math.inf
+        self._is_paused = self._is_rolling_from_pause = False
+        self._status, self._checked_at = 0, math.inf
         self._had_terminal = has_terminal()
         self._health_server: HealthServer | None = None
-        self._returns = Returns(app)
+        self._returns, self._stopping = Returns(app), asyncio.Event()
+        self._wait = RedisWait(self._returns.runner, "worker", self._stopping, is_enabled=config.wait_for_redis)
 
     @property
     def health_port(self) -> int | None:
@@ -96,7 +99,7 @@ class Supervisor:
         # Other workers take back the tasks of dead processes of this supervisor only after it has released its name.
         name = hold(self._name)
         try:
-            return asyncio.run(self._live())
+            return run_service(self._live())
         finally:
             if name is not None:
                 name.close()
@@ -112,18 +115,23 @@ class Supervisor:
             signal.SIGHUP: self._on_hang_up,
             signal.SIGCHLD: self._wake.set,
         }
+        config = self.config
         try:
-            config = self.config
             self._health_server = await open_health_server("worker", self, config.health_host, config.health_port)
         except OSError:
             return 1
         try:
             with signal_handlers(handlers):
+                await self._wait.run()  # once for all processes, which would otherwise each log that they wait
+                await self._returns.close()  # no connection is needed until a process ends
                 while not self._is_over:
                     self._check()
                     await self._wake.wait_for(TICK_S)
                     self._wake.clear()
                 await self._background.close(TAKE_BACK_S)
+        except TaskQError as error:
+            logger.error("the worker cannot start: %s", start_problem(error))
+            self._status = 1
         finally:
             for child in self._children:  # processes still run only if the main loop has failed
                 child.kill(time.monotonic())
@@ -136,12 +144,12 @@ class Supervisor:
 
     @property
     def _is_over(self) -> bool:
-        return not self._children and (self._is_stopping or all(place.is_done for place in self._places))
+        return not self._children and (self._stopping.is_set() or all(place.is_done for place in self._places))
 
     # --- signals ------------------------------------------------------------------------------------------------------
 
     def _on_stop(self) -> None:
-        if self._is_stopping:
+        if self._stopping.is_set():
             self.stop(at_once=True)
         else:
             logger.info("stopping; a second signal stops all processes at once")
@@ -149,15 +157,14 @@ class Supervisor:
 
     def stop(self, *, at_once: bool = False) -> None:
         """Ask all processes to stop, and start no new processes. Call this on the event loop."""
-        self._is_stopping = True
-        self._is_aborting = at_once
+        self._stopping.set()
         kill_at = time.monotonic() + self.config.span("aborting" if at_once else "ending")
         for child in self._children:
             child.stop(kill_at, at_once=at_once)
         self._wake.set()
 
     def _on_pause(self) -> None:
-        if self._is_stopping:
+        if self._stopping.is_set():
             return
         logger.info("paused: no new tasks are taken")
         self._is_paused = True
@@ -185,7 +192,7 @@ class Supervisor:
         if self._had_terminal and not has_terminal():
             logger.info("the terminal was closed; stopping")
             self.stop()
-        elif not self._is_stopping:
+        elif not self._stopping.is_set():
             self.roll()
 
     def roll(self) -> None:
@@ -218,7 +225,7 @@ class Supervisor:
         orphans.reap([child.pid for child in self._children])
         for child in list(self._children):
             self._check_child(child, now)
-        if self._is_stopping:
+        if self._stopping.is_set():
             return
         if not self._has_worked and all(place.pause.deaths >= START_TRIES for place in self._places):
             logger.error(
@@ -338,12 +345,14 @@ class Supervisor:
         child.last_message_at = time.monotonic()
         if kind == channel.REPORT:
             child.store_report(fields)
+            if child.stage is Stage.STARTING and child.health[1].get("status") == WAITING:
+                child.start_by = child.last_message_at + self.config.span("starting")
             if fields["wish"] and child.stage is Stage.WORKING:
                 self._request_replacement(child, str(fields["wish"]))
             self._check_memory(child)
             return
         if kind == channel.LEAVE:
-            if not self._is_stopping:
+            if not self._stopping.is_set():
                 logger.info("stopping: an operator requested it from process %d (pid %d)", child.place, child.pid)
                 self.stop()
         elif kind == channel.HELLO:
@@ -443,7 +452,7 @@ class Supervisor:
         if child.identity:
             patience_s = self.config.span("silence")  # after this time, the leases of the tasks have expired
             self._background.start(self._returns.return_tasks(child, patience_s=patience_s))
-        if self._is_stopping or not is_needed:
+        if self._stopping.is_set() or not is_needed:
             return
         lived_s = 0.0 if child.working_since is None else now - child.working_since
         if child is place.successor:
@@ -481,20 +490,11 @@ class Supervisor:
     def report(self) -> tuple[bool, dict[str, Any]]:
         """Return whether all processes work, and the body of the health endpoint."""
         now = time.monotonic()
-        healthy = [place.current is not None and place.current.is_healthy(now) for place in self._places]
-        body: dict[str, Any] = {
-            "status": "ready",
-            "processes": self.config.processes,
-            "working": sum(healthy),
-            "restarts": sum(place.restarts for place in self._places),
-            "running": sum(child.health[1].get("running", 0) for child in self._children),
-            "children": [child.document(now) for child in sorted(self._children, key=lambda child: child.place)],
-        }
-        if self._is_stopping or self._is_paused:
+        body = document_of(self._places, self._children, now)
+        if self._stopping.is_set() or self._is_paused:
             body |= {"status": "draining", "reason": "the processes take no new tasks"}
+        elif self._wait.reason:
+            body |= {"status": WAITING, "reason": self._wait.reason}
         elif not self._has_worked:
             body |= {"status": "starting", "reason": "no process takes tasks yet"}
-        elif not all(healthy):
-            missing = ", ".join(str(number) for number, is_healthy in enumerate(healthy, 1) if not is_healthy)
-            body |= {"status": "degraded", "reason": f"these processes take no tasks or are not healthy: {missing}"}
         return body["status"] == "ready", body

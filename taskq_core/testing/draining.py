@@ -94,6 +94,7 @@ async def adrain(
         app.settings,
         queues=served,
         burst=True,
+        wait_for_redis=False,
         safety_net=SAFETY_NET_S,
         aggregate_every=AGGREGATE_EVERY_S,
         task_processes=False,

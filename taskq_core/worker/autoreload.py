@@ -4,7 +4,7 @@ A parent process starts the worker as a child process, and restarts it when it e
 child, the worker runs in the main thread and handles signals, while another thread watches the files. A change stops
 the worker as SIGTERM does, so running tasks finish first. Ctrl-C reaches both processes, and the parent only waits. If
 a child fails because of broken code, the parent restarts it after the next change. If its worker cannot start, for
-example because Redis is down, the parent also retries after a few seconds.
+example because Redis refuses its password, the parent also retries after a few seconds.
 
 The caller supplies the watched files and the command of the child.
 """

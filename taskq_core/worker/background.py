@@ -1,8 +1,8 @@
 """Run a worker in a thread of another process, for example of a development server.
 
 The worker has a separate event loop and handles no signals. The thread is a daemon, so it never keeps the process from
-ending. If a worker cannot start (for example because Redis is down) or dies, a new worker starts after a pause that
-doubles each time.
+ending. While Redis is unavailable at the start, the worker waits in its thread. If a worker cannot start or dies, a new
+worker starts after a pause that doubles each time.
 """
 
 import asyncio

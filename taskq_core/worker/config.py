@@ -69,6 +69,8 @@ class WorkerConfig:
     with_scheduler: bool | None = None
     """Run a scheduler, which enqueues periodic tasks, in this worker. None: yes, except in burst mode. Any number of
     schedulers may run at the same time; each firing is enqueued once."""
+    wait_for_redis: bool = True
+    """Wait at the start until Redis answers. False: a worker that cannot reach Redis then ends with an error."""
     health_host: str = "127.0.0.1"
     """Address of the worker's health endpoints."""
     health_port: int | None = None

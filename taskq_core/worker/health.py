@@ -11,6 +11,7 @@ from typing import Any
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.repair import Probed, probe
+from taskq_core.broker.waiting import WAITING, RedisWait
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError
 from taskq_core.service.health import ReadinessCheck
@@ -66,6 +67,7 @@ class Health(Service):
         runner: Sends operations.
         scheduler: Decides whether the scheduler inside the worker is ready. None if the worker has no scheduler. The
             report includes the result but readiness does not depend on it, because other schedulers can take over.
+        wait: Whether the starting worker waits for Redis, and why. None: it does not.
         found: Health of each queue at the last check, in the form of the response.
         checked_at: Monotonic time of the last check.
     """
@@ -77,6 +79,7 @@ class Health(Service):
     clock: Clock
     runner: AsyncRunner
     scheduler: ReadinessCheck | None = None
+    wait: RedisWait | None = None
     found: dict[str, dict[str, Any]] = field(default_factory=dict)
     checked_at: float | None = None
 
@@ -96,6 +99,8 @@ class Health(Service):
     def problem(self) -> tuple[str, str]:
         """Return the worker's status for the response, and why the worker is not ready ("" if it is ready)."""
         pulse = self.pulse()
+        if self.wait is not None and self.wait.reason:
+            return WAITING, self.wait.reason
         if pulse.status != "active":
             words = {"new": "starting", "stopped": "draining", "closed": "draining"}
             word = words.get(pulse.status, pulse.status)

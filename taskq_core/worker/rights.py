@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import diagnosis
-from taskq_core.errors import BrokerAuthenticationError, BrokerError
+from taskq_core.errors import BrokerAuthenticationError, BrokerError, BrokerReplyError
 from taskq_core.wire import QueueKeys
 
 
@@ -17,13 +17,14 @@ async def check_rights(runner: AsyncRunner, queues: Sequence[QueueKeys]) -> None
 
     Raises:
         BrokerAuthenticationError: Redis refuses some commands. The error names them.
+        BrokerReplyError: The server is not a Redis server that can be used with this URL.
     """
     for queue in queues:
         for key in (f"{queue.prefix}absent", queue.absent):
             try:
                 refused = await runner.run(diagnosis.try_commands(key, queue.done))
-            except BrokerAuthenticationError:
-                raise
+            except (BrokerAuthenticationError, BrokerReplyError):
+                raise  # a BrokerReplyError means that the server is a Sentinel or a node of a cluster
             except BrokerError:
                 return  # start the worker anyway: while Redis does not answer, the rights are unknown
             if refused:

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S
-from taskq_core.broker.operations import views
 from taskq_core.broker.sync import SyncRunner
+from taskq_core.broker.waiting import RedisWait
 from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.codec.worker_requests import WorkerAction, request_for
 from taskq_core.errors import BrokerError, TaskQError
@@ -69,8 +69,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("taskq.worker")
 
-START_PATIENCE_S = 5.0
-"""Seconds that a starting worker waits for Redis."""
 CONNECTIONS, PREFERRED_CONNECTIONS = 16, 2
 """Maximum number of connections that services and tasks share, and the usual number while Redis answers fast."""
 RETIRE_LOOK_S = 0.05
@@ -301,7 +299,8 @@ class Worker:
             stopping=self._stopping,
             on_exhausted=lambda problem: self.on_exhausted(problem),
         )
-        self._health = Health(self._context.queues, self._pulse, self._clock, runner, self._scheduler)
+        wait = RedisWait(runner, "worker", self._stopping, is_enabled=self.config.wait_for_redis)
+        self._health = Health(self._context.queues, self._pulse, self._clock, runner, self._scheduler, wait)
         try:
             host, port = self.config.health_host, self.config.health_port
             self._health_server = await open_health_server("worker", self._health, host, port)
@@ -310,7 +309,7 @@ class Worker:
             return 1
         self._socket_name = hold(self.token)
         try:
-            return await self._live(runner)
+            return await self._live(runner, wait)
         finally:
             self.status = "closed"
             await runner.aclose()
@@ -319,11 +318,10 @@ class Worker:
             if self._health_server is not None:
                 await self._health_server.close()
 
-    async def _live(self, runner: AsyncRunner) -> int:
-        endpoint = self.app.runtime.endpoint
+    async def _live(self, runner: AsyncRunner, wait: RedisWait) -> int:
         try:
-            await asyncio.to_thread(endpoint.open)
-            await runner.run(views.ping(), patience_s=START_PATIENCE_S)
+            if not await wait.run():
+                return 0
             await check_rights(runner, self._context.queues)
             if self._scheduler is not None:
                 self._scheduler.open(runner, self._context.outage)

@@ -5,8 +5,11 @@ the `Host` of requests must be this machine. Otherwise a page on the internet co
 this machine (DNS rebinding), and the browser would treat both as the same origin.
 """
 
+import asyncio
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,12 +18,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from taskq_core import ConfigurationError, TaskQ
+from taskq_core import ConfigurationError, TaskQ, TaskQError
+from taskq_core.broker.waiting import RedisWait
+from taskq_core.service.blocking import run_service
 from taskq_core.service.port import is_loopback, names_this_machine
+from taskq_core.service.signals import signal_handlers
 from taskq_core.settings.language import gettext, translated_with
 from taskq_fastapi.dashboard import Login, taskq_dashboard
 from taskq_fastapi.dashboard.languages import catalogue, language_of
-from taskq_fastapi.lifespan import taskq_lifespan
 
 GRACE_S = 2
 """Seconds for which the server waits for open pages when it stops."""
@@ -33,9 +38,10 @@ def serve(
     port: int,
     read_only: bool,
     login: Login | None,
+    wait_for_redis: bool,
     ready: Callable[[str], None],
 ) -> None:
-    """Serve the dashboard until SIGINT or SIGTERM.
+    """Serve the dashboard until SIGINT or SIGTERM. While Redis is unavailable, the pages say so.
 
     Args:
         taskq: The queue application.
@@ -43,22 +49,53 @@ def serve(
         port: Port to listen at; 0 takes a free one.
         read_only: Whether all changes are refused.
         login: Authenticates a request. None: no login.
+        wait_for_redis: Whether to wait at the start until Redis answers. False: raise the error.
         ready: Called with the address of the home page once the server listens.
 
     Raises:
         ConfigurationError: The dashboard has no login and would be open to other machines, or the address cannot be
             used.
+        BrokerError: Redis refused the dashboard at the start, or cannot be reached and must not be waited for.
     """
+    taskq.import_tasks()
     listener = _listening(host, port, is_open=login is None)
     with listener:
         app: ASGIApp = _app(taskq, read_only=read_only, login=login)
         if login is None:
             app = LocalOnly(app)
-        server = uvicorn.Server(
+        server = _Server(
             uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_S, server_header=False)
         )
         ready(_address(host, listener.getsockname()[1]))
-        server.run(sockets=[listener])
+        run_service(_serve(taskq, server, listener, wait_for_redis=wait_for_redis))
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to its caller. uvicorn's own handlers end the process with the signal."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle no signals."""
+        yield
+
+
+async def _serve(taskq: TaskQ, server: uvicorn.Server, listener: socket.socket, *, wait_for_redis: bool) -> None:
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        server.should_exit, server.force_exit = True, server.should_exit
+        stop.set()
+
+    with signal_handlers(dict.fromkeys((signal.SIGTERM, signal.SIGINT), on_signal)):
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            await RedisWait(taskq.runtime.async_runner, "dashboard", stop, is_enabled=wait_for_redis).run()
+        except TaskQError:
+            server.should_exit = True
+            raise
+        finally:
+            await serving
+            await taskq.aclose()
 
 
 def local_app(taskq: TaskQ, *, read_only: bool) -> ASGIApp:
@@ -68,7 +105,7 @@ def local_app(taskq: TaskQ, *, read_only: bool) -> ASGIApp:
 
 def _app(taskq: TaskQ, *, read_only: bool, login: Login | None) -> FastAPI:
     dashboard = taskq_dashboard(taskq, read_only=read_only, login=login, allow_anonymous=login is None)
-    app = FastAPI(lifespan=taskq_lifespan(taskq), openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.mount("/", dashboard)
     return app
 

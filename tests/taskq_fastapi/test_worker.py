@@ -152,22 +152,18 @@ async def test_a_failed_worker_is_reported_and_replaced(
     ]
 
 
-async def test_a_redis_outage_is_reported_and_the_worker_starts_after_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(background, "FIRST_PAUSE_S", 0.05)
-    monkeypatch.setattr(background, "LONGEST_PAUSE_S", 0.1)
-    monkeypatch.setattr("taskq_core.worker.worker.START_PATIENCE_S", 0.05)
+async def test_a_redis_outage_is_reported_and_the_worker_starts_after_it(caplog: pytest.LogCaptureFixture) -> None:
+    """The app starts at once."""
     with RedisServer() as server:
         taskq = TaskQ(server.url, enqueue_timeout=30)
         server.stop()
         async with served(taskq) as web:
-            away = await until(web, lambda body: body["workers"]["default"]["restarts"] > 1, status=503)
-            monkeypatch.setattr("taskq_core.worker.worker.START_PATIENCE_S", 30.0)
+            away = await until(web, lambda body: body["workers"]["default"]["status"] == "waiting", status=503)
             server.start()
             await until(web, lambda body: True, status=200)
 
-    assert set(away["workers"]["default"]) == {"status", "restarts"}, "no address to those who may not know it"
+    assert away["workers"]["default"] == {"status": "waiting", "restarts": 0}, "no address to those who may not know it"
+    assert len([message for message in caplog.messages if "the worker waits for Redis" in message]) == 1
 
 
 async def test_the_app_stops_the_worker_before_its_own_lifespan_ends(server: RedisServer, taskq: TaskQ) -> None:

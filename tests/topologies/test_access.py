@@ -626,10 +626,7 @@ async def until_ran(ran: list[int], number: int) -> None:
 
 
 class TestCertificate:
-    async def test_with_an_expired_certificate_nothing_is_sent(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("taskq_core.worker.worker.START_PATIENCE_S", 0.3)
+    async def test_with_an_expired_certificate_nothing_is_sent(self, tmp_path: Path) -> None:
         authority = trustme.CA()
         authority.cert_pem.write_to_path(tmp_path / "ca.pem")
         over = datetime.now(UTC) - timedelta(days=1)

@@ -9,7 +9,7 @@ from django.core.management.base import CommandError
 from taskq_core.cli import scheduler
 from taskq_core.cli.base import Command as BaseClickCommand
 from taskq_core.cli.session import Session
-from taskq_core.cli.worker import health_options
+from taskq_core.cli.worker import service_options
 from taskq_django.app import taskq
 from taskq_django.management.clicked import ClickCommand
 
@@ -31,7 +31,7 @@ def make_click_command() -> click.Command:
     return BaseClickCommand(
         "scheduler",
         callback=run_scheduler,
-        params=list(health_options()),
+        params=list(service_options()),
         help=DESCRIPTION,
         short_help=scheduler.DESCRIPTION,
     )

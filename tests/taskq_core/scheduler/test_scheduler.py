@@ -762,15 +762,22 @@ class TestTrouble:
         assert "SCHEDULE['nightly']: unknown task 'work'; did you mean 'works'?" in caplog.text
         await app.aclose()
 
-    async def test_no_redis_stops_the_start(self, caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
-        starting = asyncio.create_task(Scheduler(TaskQ("redis://localhost:1")).arun())
-        while not starting.done():
-            clock.skip(1)
-            await asyncio.sleep(0)
+    async def test_no_redis_ends_a_scheduler_that_must_not_wait(self, caplog: pytest.LogCaptureFixture) -> None:
+        assert await Scheduler(TaskQ("redis://localhost:1"), SchedulerConfig(wait_for_redis=False)).arun() == 1
 
-        assert await starting == 1
+        assert "the scheduler cannot start: cannot reach redis://localhost:1/0" in caplog.text
 
-        assert "the scheduler cannot start" in caplog.text
+    async def test_a_scheduler_waits_for_redis(self, caplog: pytest.LogCaptureFixture) -> None:
+        scheduler = Scheduler(TaskQ("redis://localhost:1"))
+        starting = asyncio.create_task(scheduler.arun())
+        await until(lambda: "the scheduler waits for Redis: cannot reach redis://localhost:1/0" in caplog.text)
+
+        is_ready, body = scheduler.report()
+        scheduler.stop()
+
+        assert (is_ready, body["status"]) == (False, "waiting")
+        assert body["reason"].startswith("Redis is unavailable: cannot reach redis://localhost:1/0")
+        assert await starting == 0
 
     async def test_a_full_redis_postpones_firings(
         self, app: TaskQ, start: Runner, looker: Looker, clock: Clock

@@ -18,7 +18,6 @@ from taskq_core.broker.pipelines import Pipeline
 from taskq_core.errors import BrokerUnavailableError, TaskInterrupted
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, WorkerConfig
-from taskq_core.worker import worker as worker_module
 from taskq_core.worker.burst import LONGEST_PAUSE_S, Burst
 from taskq_core.worker.leadership import Leadership
 from tests.redis_server import RedisServer
@@ -96,13 +95,10 @@ async def test_stopping_a_worker_that_has_ended_does_nothing(app: TaskQ) -> None
     assert worker.status == "closed"
 
 
-def test_a_wrong_password_ends_the_worker_at_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_wrong_password_ends_the_worker_at_once(caplog: pytest.LogCaptureFixture) -> None:
     """The exit status is 1, and one log line reports the error without the password."""
     with RedisServer(tcp=True, password="right") as server:
         app = TaskQ(f"redis://:canary@127.0.0.1:{server.port}/0")
-        monkeypatch.setattr(worker_module, "START_PATIENCE_S", 3600)
         status = Worker(app).run()
         app.close()
 
@@ -113,16 +109,13 @@ def test_a_wrong_password_ends_the_worker_at_once(
     assert "canary" not in caplog.text
 
 
-def test_an_unreachable_redis_ends_the_worker(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The worker retries for a while. The exit status is 1, and the log has the address."""
-    monkeypatch.setattr(worker_module, "START_PATIENCE_S", 0.2)
+def test_an_unreachable_redis_ends_a_worker_that_must_not_wait(caplog: pytest.LogCaptureFixture) -> None:
+    """The exit status is 1, and the log has the address."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: refused
         port = taken.getsockname()[1]
         app = TaskQ(f"redis://127.0.0.1:{port}/0")
-        worker = Worker(app)
+        worker = Worker(app, WorkerConfig(wait_for_redis=False))
         status = worker.run()
         app.close()
 
