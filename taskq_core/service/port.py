@@ -7,7 +7,8 @@ connections. The code that opens the port supplies the responses.
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
@@ -19,7 +20,7 @@ REQUEST_S = 5.0
 REQUEST_MAX = 8192
 """Maximum size of an HTTP request in bytes."""
 CONNECTIONS_MAX = 64
-"""Maximum number of concurrent connections. Further connections are closed at once."""
+"""Maximum number of concurrent connections. A further one replaces the connection that waits longest for its client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ class Port:
         """Port that the server listens on."""
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[Any]] = set()
+        self._waiting: dict[asyncio.StreamWriter, None] = {}  # connections that wait for their client, longest first
 
     async def start(self) -> None:
         """Start listening.
@@ -129,11 +131,11 @@ class Port:
         assert client is not None
         self._clients.add(client)
         try:
-            if len(self._clients) <= CONNECTIONS_MAX:
-                async with asyncio.timeout(REQUEST_S):
+            if len(self._clients) <= CONNECTIONS_MAX or self._drop_longest_waiting():
+                async with self._wait_for_client(writer):
                     head = await self._read(reader)
                 data = await self._answer(head)
-                async with asyncio.timeout(REQUEST_S):
+                async with self._wait_for_client(writer):
                     writer.write(data)
                     await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
@@ -143,6 +145,28 @@ class Port:
         finally:
             self._clients.discard(client)
             writer.close()
+
+    @asynccontextmanager
+    async def _wait_for_client(self, writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+        """Limit the time of a block that waits for the client. A further connection may end the block earlier."""
+        self._waiting[writer] = None
+        try:
+            async with asyncio.timeout(REQUEST_S):
+                yield
+        finally:
+            self._waiting.pop(writer, None)
+
+    def _drop_longest_waiting(self) -> bool:
+        """Make room for a further connection. Return False if every connection waits for its response.
+
+        Otherwise, clients that send nothing could keep out health checks, and the process would be restarted.
+        """
+        longest = next(iter(self._waiting), None)
+        if longest is None:
+            return False
+        del self._waiting[longest]
+        longest.transport.abort()
+        return True
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes | None:
         """Read the request line and the headers of a request. Return None if they are too large."""

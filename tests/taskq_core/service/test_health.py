@@ -95,16 +95,21 @@ async def test_a_disconnected_client_causes_no_error(server: HealthServer) -> No
     assert (await get(server.port, "/livez"))[0] == 200
 
 
-async def test_connections_are_limited(server: HealthServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_connections_make_room_for_new_ones(
+    server: HealthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection that has been idle longest is closed, so that idle clients cannot keep out a health check."""
     monkeypatch.setattr(port, "CONNECTIONS_MAX", 2)
-    held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
+    oldest, newer = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
     await until(lambda: len(server._clients) == 2, "both are open")
 
-    assert await exchange(server.port, b"GET /livez HTTP/1.1\r\n\r\n") == b""
-    for _, writer in held:
-        writer.close()
-    await until(lambda: not server._clients, "both are closed")
     assert (await get(server.port, "/livez"))[0] == 200
+
+    assert await oldest[0].read() == b""
+    newer[1].write(b"GET /livez HTTP/1.1\r\n\r\n")
+    assert (await newer[0].read()).startswith(b"HTTP/1.1 200 OK")
+    oldest[1].close()
+    newer[1].close()
 
 
 async def test_open_connections_end_with_the_server(server: HealthServer) -> None:

@@ -3,9 +3,12 @@
 import asyncio
 import socket
 
+import pytest
+
 from taskq_core.service import port
 from taskq_core.service.port import Answer, Port, Request, names_this_machine, text
 from tests.clock import Clock
+from tests.probing import exchange
 from tests.rows import rows
 from tests.taskq_core.worker.conftest import until
 
@@ -53,6 +56,31 @@ async def test_a_client_that_does_not_read_is_disconnected(clock: Clock) -> None
     await server.close()
 
     assert took < len(BODY)
+
+
+async def test_connections_that_wait_for_their_response_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their requests are being answered, so a further connection is refused instead of replacing one of them."""
+    monkeypatch.setattr(port, "CONNECTIONS_MAX", 2)
+    gate = asyncio.Event()
+    started: list[Request] = []
+
+    async def answer(request: Request) -> Answer:
+        started.append(request)
+        await gate.wait()
+        return text("done")
+
+    server = Port(answer, "127.0.0.1", 0, refuse=lambda status, words: text(words, status))
+    await server.start()
+    request = b"GET / HTTP/1.1\r\n\r\n"
+    first, second = (asyncio.create_task(exchange(server.port, request)) for _ in range(2))
+    await until(lambda: len(started) == 2, "both requests are being answered")
+
+    assert await exchange(server.port, request) == b""
+
+    gate.set()
+    for each in (first, second):
+        assert (await each).startswith(b"HTTP/1.1 200 OK")
+    await server.close()
 
 
 def read_all(client: socket.socket) -> int:
