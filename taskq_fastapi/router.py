@@ -164,7 +164,7 @@ def _add_events_route(router: APIRouter, name: str, requested: Any, streams: Str
                 return Response(status_code=204)
             if status.state == GONE and last_event_id is None:
                 raise HTTPException(404, _NOT_FOUND)
-        if not streams.has_room:
+        if not streams.has_room():
             raise HTTPException(503, "too many streams are open", headers={"Retry-After": "10"})
         return streamed(_events(streams, task, last_event_id, status, poll_s))
 
@@ -188,7 +188,7 @@ def _add_stream_route(router: APIRouter, name: str, requested: Any, streams: Str
                 page = await task.follower.read_stream("")
                 if not (page.state or page.values):
                     raise HTTPException(404, _NOT_FOUND)
-        if not streams.has_room:
+        if not streams.has_room():
             raise HTTPException(503, "too many streams are open", headers={"Retry-After": "10"})
         return streamed(event_streams.emitted_events(streams, task.follower, last_event_id))
 

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -71,17 +72,18 @@ class Streams:
     Args:
         most: Maximum number of open streams.
         life_s: Seconds after which a stream ends.
+        most_each: Maximum number of open streams of one viewer; None for no separate limit.
     """
 
-    def __init__(self, *, most: int, life_s: float) -> None:
+    def __init__(self, *, most: int, life_s: float, most_each: int | None = None) -> None:
         self._most = most
+        self._most_each = most if most_each is None else most_each
         self._life_s = life_s
-        self._count = 0
+        self._open: Counter[str] = Counter()
 
-    @property
-    def has_room(self) -> bool:
-        """Whether another stream may be opened."""
-        return self._count < self._most
+    def has_room(self, viewer: str = "") -> bool:
+        """Return whether this viewer may open another stream."""
+        return self._open.total() < self._most and self._open[viewer] < self._most_each
 
     async def events(
         self,
@@ -89,6 +91,7 @@ class Streams:
         wait: Callable[[bool, float], Awaitable[bool]],
         *,
         last_event_id: str | None,
+        viewer: str = "",
     ) -> AsyncIterator[str]:
         """Yield the events that the client has not received.
 
@@ -97,11 +100,12 @@ class Streams:
             wait: Waits until the next read, and returns whether the client is still connected. It takes two arguments:
                 whether there was an event, and the seconds until the stream ends.
             last_event_id: Id of the last event that the client has received.
+            viewer: Name of the person for whose limit the stream counts.
         """
-        if not self.has_room:  # other streams were opened after the check of the request
+        if not self.has_room(viewer):  # other streams were opened after the check of the request
             yield f"retry: {FULL_MS}\n\n"
             return
-        self._count += 1
+        self._open[viewer] += 1
         try:
             yield f"retry: {RECONNECT_MS}\n\n"
             loop = asyncio.get_running_loop()
@@ -131,7 +135,9 @@ class Streams:
                     return
                 is_connected = await wait(is_changed, max(0.0, ends_at - loop.time()))
         finally:
-            self._count -= 1
+            self._open[viewer] -= 1
+            if not self._open[viewer]:
+                del self._open[viewer]
 
 
 async def emitted_events(streams: Streams, follower: TaskFollower, last_event_id: str | None) -> AsyncIterator[str]:

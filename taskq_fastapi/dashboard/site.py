@@ -36,6 +36,8 @@ STREAM_S = 30.0
 """Seconds after which a stream ends. The browser reconnects, so that an expired login is noticed."""
 STREAMS_MAX = 200
 """Maximum number of open streams of one dashboard in this process."""
+PERSON_STREAMS_MAX = 20
+"""Maximum number of open streams of one user. A page has a stream while it is visible."""
 AWAY = marked("Redis does not answer. This page may be out of date. Retrying.")
 OPEN_FOR = "see, change and delete every task"
 HEADERS = {
@@ -74,7 +76,7 @@ class Site:
     def __init__(self, services: Services, limiter: LoginLimiter) -> None:
         self.services = services
         self._limiter = limiter
-        self._streams = Streams(most=STREAMS_MAX, life_s=STREAM_S)
+        self._streams = Streams(most=STREAMS_MAX, life_s=STREAM_S, most_each=PERSON_STREAMS_MAX)
         self._assets = Assets()
         self._rendering = Rendering(
             self._assets,
@@ -172,7 +174,7 @@ class Site:
     def _stream(self, view: View, page: Page) -> Response:
         if not page.is_live or not view.preferences.interval:
             return Response(status_code=204)  # 204 stops the browser's EventSource from reconnecting
-        if not self._streams.has_room:
+        if not self._streams.has_room(view.user.name):
             return PlainTextResponse(gettext("too many pages are open"), 503, headers={"Retry-After": "10"})
 
         loop = asyncio.get_running_loop()
@@ -207,7 +209,7 @@ class Site:
             return not await view.request.is_disconnected()
 
         last_event_id = view.request.headers.get("last-event-id")
-        return streamed(self._streams.events(read, wait, last_event_id=last_event_id))
+        return streamed(self._streams.events(read, wait, last_event_id=last_event_id, viewer=view.user.name))
 
     # --- acting -------------------------------------------------------------------------------------------------------
 

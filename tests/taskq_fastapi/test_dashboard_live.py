@@ -11,6 +11,7 @@ from taskq_core.errors import BrokerUnavailableError
 from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.views.event_streams import QUIET_S
 from taskq_core.wire import TaskState
+from taskq_fastapi.dashboard import site
 from taskq_fastapi.dashboard.site import STREAM_S
 from tests.clock import Clock
 from tests.rows import rows
@@ -108,6 +109,25 @@ async def test_a_page_without_live_updates_has_no_stream(filled: TaskQ) -> None:
         assert (await web.get("/settings")).status_code == 204
         web.cookies.set("taskq_settings", "interval=0")
         assert (await web.get("/")).status_code == 204
+
+
+async def test_the_streams_of_one_user_leave_room_for_other_users(
+    filled: TaskQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "PERSON_STREAMS_MAX", 2)
+    app = dashboard_of(filled)
+
+    async with open_stream(app) as first, open_stream(app) as second:
+        for page in (first, second):
+            await page.next()
+        async with open_stream(app) as third:
+            assert await third.next() is None
+        async with open_stream(app, user="vera:viewer") as other:
+            assert (await other.next()).kind == "page"
+    async with open_stream(app) as again:
+        assert (await again.next()).kind == "page"
+
+    assert (third.status, third.answer_headers["retry-after"]) == (503, "10")
 
 
 async def test_a_stream_ends_when_its_client_disconnects(filled: TaskQ) -> None:

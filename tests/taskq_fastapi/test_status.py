@@ -674,7 +674,7 @@ async def test_a_stream_over_the_limit_ends_at_once_even_after_its_answer() -> N
     await first.aclose()
 
     assert (begun, refused) == ("retry: 2000\n\n", ["retry: 10000\n\n"])
-    assert streams.has_room
+    assert streams.has_room()
 
 
 def test_the_schema_contains_the_status_routes(taskq: TaskQ) -> None:
