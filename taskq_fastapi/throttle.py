@@ -7,11 +7,15 @@ Each count is one number: the time at which the whole limit is available again (
 I.371).
 """
 
+import asyncio
 import ipaddress
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -27,10 +31,8 @@ ADDRESSES_MAX = 10_000
 """Maximum number of addresses with a separate count. Further addresses share one count until some counts expire."""
 SWEEP_S = 1.0
 """Minimum seconds between two sweeps for expired counts."""
-LOCK_PERIODS = 60
-"""Maximum number of rate limit periods that an address has to wait after many refused logins at the same time."""
-LOCK_S = 3600.0
-"""Maximum seconds that an address has to wait, unless a single period is longer."""
+ROUNDING_S = 1e-6
+"""Seconds that a sum of times may differ from the exact value, because floats are rounded."""
 LOG_EVERY_S = 60.0
 """Minimum seconds between two log lines about one address."""
 _SHARED = "others"
@@ -38,6 +40,8 @@ _PROMPTING_SCHEMES = ("basic", "digest", "negotiate")
 """Schemes for which a browser prompts its user, so the first request of the browser has no credentials."""
 _LET_IN = "taskq.let_in"
 """Key in the ASGI scope that marks a request whose user is authenticated."""
+_ATTEMPT = "taskq.login_attempt"
+"""Key in the ASGI scope of the attempt that a request has reserved."""
 
 
 class TooManyError(HTTPException):
@@ -60,8 +64,27 @@ class OwnRefusal(HTTPException):
         super().__init__(403, detail)
 
 
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class _Attempts:
+    """The number of requests of one address that are being authenticated, and the requests that wait for them."""
+
+    running: int = 0
+    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+
+    def wake_next(self) -> None:
+        """Let the next waiting request check whether it may run."""
+        while self.waiting:
+            turn = self.waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+
 class LoginLimiter:
     """Counts the refused logins of each address for one dashboard or router.
+
+    A request reserves one of the refusals that its address has left, before it is authenticated. So requests that are
+    sent at the same time cannot try more passwords than the limit allows.
 
     Args:
         rate: The limit, such as "10/m"; None for no limit.
@@ -76,29 +99,47 @@ class LoginLimiter:
         tokens, period_ms = (1, 0) if rate is None else _parsed(rate)
         self._period_s = period_ms / 1000
         self._each_s = self._period_s / tokens
-        self._lock_s = min(LOCK_PERIODS * self._period_s, max(LOCK_S, self._period_s))
         self._clock = clock
         self._full_at: dict[str, float] = {}
+        self._attempts: WeakValueDictionary[str, _Attempts] = WeakValueDictionary()  # kept alive by their requests
         self._swept_at = -math.inf
         self._logged_at: dict[str, float] = {}
 
-    def check(self, request: Request) -> None:
-        """Refuse a request of an address with too many refused logins. Log this at most once a minute.
+    async def admit(self, request: Request) -> None:
+        """Reserve an attempt for a request, until `let_in` or `end_attempt`.
+
+        If running requests of the same address have reserved all attempts, wait until one of them is decided. If no
+        attempt is left, refuse the request, and log this at most once a minute.
 
         Raises:
             TooManyError: The address has to wait.
         """
-        address = address_of(request)
-        wait_s = self.wait_s(address)
-        if not wait_s:
+        if not self._has_limit:
             return
+        address = address_of(request)
+        attempts = self._attempts.setdefault(self._counted_as(address), _Attempts())
+        try:
+            while self.wait_s(address, attempts.running):
+                wait_s = self.wait_s(address)
+                if wait_s:
+                    self._log(address)
+                    raise TooManyError(wait_s)
+                turn = asyncio.get_running_loop().create_future()
+                attempts.waiting.append(turn)
+                await turn
+        except BaseException:
+            attempts.wake_next()
+            raise
+        attempts.running += 1
+        request.scope[_ATTEMPT] = attempts
+
+    def _log(self, address: str) -> None:
         now = self._clock()
         if now >= self._logged_at.get(address, -math.inf) + LOG_EVERY_S:
             if len(self._logged_at) >= ADDRESSES_MAX:
                 self._logged_at.clear()
             self._logged_at[address] = now
             audit_logger.warning("requests from %r are answered 429: too many refused logins", address)
-        raise TooManyError(wait_s)
 
     def refuse(self, request: Request, status: int, headers: Mapping[str, str] | None = None) -> None:
         """Count a request that authentication rejected with this response.
@@ -112,13 +153,14 @@ class LoginLimiter:
         if status in (401, 403) and not is_let_in(request) and not is_question:
             self.count(address_of(request))
 
-    def wait_s(self, address: str) -> float:
-        """Return the seconds until a request of an address is allowed."""
-        debt_s = self._full_at.get(self._counted_as(address), -math.inf) - self._clock()
-        return max(0.0, debt_s + self._each_s - self._period_s)
+    def wait_s(self, address: str, running: int = 0) -> float:
+        """Return the seconds until a request of an address is allowed, if `running` others are refused until then."""
+        debt_s = max(0.0, self._full_at.get(self._counted_as(address), -math.inf) - self._clock())
+        wait_s = debt_s + (running + 1) * self._each_s - self._period_s
+        return wait_s if wait_s > ROUNDING_S else 0.0
 
     def count(self, address: str) -> None:
-        """Count a refused login, even over the limit."""
+        """Count a refused login."""
         if not self._has_limit:
             return
         now = self._clock()
@@ -128,8 +170,7 @@ class LoginLimiter:
             self._full_at = {each: at for each, at in self._full_at.items() if at > now}
         name = self._counted_as(address)
         full_at = max(now, self._full_at.get(name, now)) + self._each_s
-        # Addresses that share a count wait at most one period, because other addresses may have caused the refusals.
-        self._full_at[name] = min(full_at, now + (self._period_s if name == _SHARED else self._lock_s))
+        self._full_at[name] = min(full_at, now + self._period_s)
 
     def _counted_as(self, address: str) -> str:
         is_full = len(self._full_at) >= ADDRESSES_MAX
@@ -139,6 +180,15 @@ class LoginLimiter:
 def let_in(request: Request) -> None:
     """Record that the user of a request is authenticated."""
     request.scope[_LET_IN] = True
+    end_attempt(request)
+
+
+def end_attempt(request: Request) -> None:
+    """Release the attempt that a request has reserved. If it was refused, call `LoginLimiter.refuse` first."""
+    attempts = request.scope.pop(_ATTEMPT, None)
+    if attempts is not None:
+        attempts.running -= 1
+        attempts.wake_next()
 
 
 def is_let_in(request: Request) -> bool:

@@ -35,7 +35,7 @@ from taskq_core.errors import (
     WorkflowNotFoundError,
 )
 from taskq_fastapi.api.origin import check_origin
-from taskq_fastapi.throttle import LoginLimiter, OwnRefusal, is_let_in
+from taskq_fastapi.throttle import LoginLimiter, OwnRefusal, end_attempt, is_let_in
 
 logger = logging.getLogger("taskq.fastapi")
 
@@ -208,7 +208,7 @@ def problem_route(
                 try:
                     if refusal is not None:
                         raise refusal()
-                    limiter.check(request)
+                    await limiter.admit(request)
                     if request.method not in _SAFE:
                         check_origin(request, trusted_origins)
                         request = _limited(request, body_max)
@@ -228,6 +228,8 @@ def problem_route(
                         # An unexpected error of an app's dependency also counts as a refusal.
                         limiter.refuse(request, 403)
                     raise
+                finally:
+                    end_attempt(request)
                 response.headers["Cache-Control"] = "no-store"
                 response.headers["X-Content-Type-Options"] = "nosniff"
                 return response

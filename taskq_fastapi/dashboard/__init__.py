@@ -30,7 +30,7 @@ from taskq_fastapi.dashboard.languages import catalogue, language_of
 from taskq_fastapi.dashboard.people import Check, LoggedIn, Login, Role, User, basic_login
 from taskq_fastapi.dashboard.site import Site, secured
 from taskq_fastapi.dashboard.view import Services
-from taskq_fastapi.throttle import FAILED_LOGINS, LoginLimiter, TooManyError
+from taskq_fastapi.throttle import FAILED_LOGINS, LoginLimiter, TooManyError, end_attempt
 
 __all__ = ["Check", "LoggedIn", "Login", "Redact", "Role", "User", "basic_login", "taskq_dashboard"]
 
@@ -117,7 +117,7 @@ def _guarded(limiter: LoginLimiter) -> type[APIRoute]:
             async def answer(request: Request) -> Response:
                 with translated_with(catalogue(language_of(request))):
                     try:
-                        limiter.check(request)
+                        await limiter.admit(request)
                     except TooManyError as error:
                         text = gettext("too many refused logins: try again in %(seconds)s s", seconds=error.seconds)
                         return secured(PlainTextResponse(text, error.status_code, headers=error.headers))
@@ -126,6 +126,8 @@ def _guarded(limiter: LoginLimiter) -> type[APIRoute]:
                     except HTTPException as error:  # a dependency of the app refused the request
                         limiter.refuse(request, error.status_code, error.headers)
                         raise
+                    finally:
+                        end_attempt(request)
 
             return answer
 

@@ -1,6 +1,8 @@
 """Test the limit of refused logins of one address, in the dashboard and the JSON API."""
 
+import asyncio
 import base64
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from starlette.datastructures import Headers
 from taskq_core import ConfigurationError, TaskQ
 from taskq_fastapi import taskq_router, throttle
 from taskq_fastapi.dashboard import User, basic_login, taskq_dashboard
-from taskq_fastapi.throttle import LoginLimiter, TooManyError, address_of
+from taskq_fastapi.throttle import LoginLimiter, TooManyError, address_of, end_attempt, let_in
 from tests.rows import rows
 from tests.taskq_fastapi.dashboards import dashboard_of, looking
 
@@ -55,22 +57,14 @@ class TestCounts:
         limiter.count("a")
         assert limiter.wait_s("a") == 20
 
-    def test_attempts_over_the_rate_are_paid_back_and_bounded(self, clock: Clock) -> None:
-        limiter = LoginLimiter("1/s", clock)
-        for _ in range(1000):
-            limiter.count("a")
-
-        assert limiter.wait_s("a") == throttle.LOCK_PERIODS
-        clock.now_s += throttle.LOCK_PERIODS
-        assert limiter.wait_s("a") == 0
-
-    @rows(("rate", "most_s"), [("1/m", 3600), ("2/h", 1800), ("1/d", 86_400)])
-    def test_the_wait_is_at_most_an_hour_or_the_period(self, clock: Clock, rate: str, most_s: float) -> None:
+    @rows(("rate", "each_s"), [("1/s", 1), ("7/m", 60 / 7), ("2/h", 1800), ("1/d", 86_400)])
+    def test_all_attempts_of_a_rate_are_permitted(self, clock: Clock, rate: str, each_s: float) -> None:
         limiter = LoginLimiter(rate, clock)
-        for _ in range(1000):
+        for _ in range(int(rate.partition("/")[0])):
+            assert limiter.wait_s("a") == 0
             limiter.count("a")
 
-        assert limiter.wait_s("a") == most_s
+        assert limiter.wait_s("a") == pytest.approx(each_s)
 
     def test_without_a_rate_attempts_are_unlimited(self, clock: Clock) -> None:
         limiter = LoginLimiter(None, clock)
@@ -139,18 +133,66 @@ def test_an_invalid_rate_is_refused(taskq: TaskQ, make: Any, rate: Any, expected
     assert expected in str(refused.value)
 
 
-def test_an_address_is_logged_once_a_minute(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_address_is_logged_once_a_minute(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     limiter = LoginLimiter("1/h", clock)
     limiter.refuse(asked_by("a\nb"), 403)
     for _ in range(100):
         with pytest.raises(TooManyError):
-            limiter.check(asked_by("a\nb"))
+            await limiter.admit(asked_by("a\nb"))
     clock.now_s += 61
     with pytest.raises(TooManyError):
-        limiter.check(asked_by("a\nb"))
+        await limiter.admit(asked_by("a\nb"))
 
     messages = [record.getMessage() for record in caplog.records if record.name == "taskq.audit"]
     assert messages == ["requests from 'a\\nb' are answered 429: too many refused logins"] * 2
+
+
+# --- requests at the same time ----------------------------------------------------------------------------------------
+
+
+class TestRequestsAtTheSameTime:
+    async def test_a_request_waits_while_others_have_reserved_all_attempts(self, clock: Clock) -> None:
+        limiter = LoginLimiter("2/m", clock)
+        first, second, third, fourth = (asked_by("a") for _ in range(4))
+        await limiter.admit(first)
+        await limiter.admit(second)
+        waiting = [asyncio.create_task(limiter.admit(each)) for each in (third, fourth)]
+        await limiter.admit(asked_by("b"))
+        await asyncio.sleep(0)
+        assert not waiting[0].done()
+
+        let_in(first)
+        await waiting[0]
+        assert not waiting[1].done()
+        for each in (second, third):
+            limiter.refuse(each, 401)
+            end_attempt(each)
+
+        with pytest.raises(TooManyError):
+            await waiting[1]
+
+    async def test_a_cancelled_request_passes_its_turn_on(self, clock: Clock) -> None:
+        limiter = LoginLimiter("1/m", clock)
+        first = asked_by("a")
+        await limiter.admit(first)
+        second, third = (asyncio.create_task(limiter.admit(asked_by("a"))) for _ in range(2))
+        await asyncio.sleep(0)
+
+        end_attempt(first)
+        second.cancel()
+
+        await third
+        assert second.cancelled()
+
+    async def test_an_address_without_requests_takes_up_no_memory(self, clock: Clock) -> None:
+        limiter = LoginLimiter("1/m", clock)
+        request = asked_by("a")
+        await limiter.admit(request)
+        assert len(limiter._attempts) == 1
+
+        let_in(request)
+
+        assert len(limiter._attempts) == 0
 
 
 # --- the dashboard ----------------------------------------------------------------------------------------------------
@@ -183,6 +225,37 @@ async def test_wrong_passwords_are_throttled(filled: TaskQ, caplog: pytest.LogCa
     assert answer.headers["content-type"].startswith("text/plain")
     assert "requests from '127.0.0.1' are answered 429: too many refused logins" in caplog.text
     assert "guess" not in caplog.text
+
+
+async def test_passwords_that_are_sent_at_the_same_time_are_throttled(filled: TaskQ) -> None:
+    asked: list[str] = []
+
+    async def check(name: str, password: str) -> User | None:
+        asked.append(password)
+        await asyncio.sleep(0)  # the other requests arrive
+        return None
+
+    app = taskq_dashboard(filled, login=basic_login(check), failed_logins="3/h")
+    async with looking(app, user="") as web:
+        guesses = [web.get("/", headers={"authorization": basic("olga", f"{number}")}) for number in range(30)]
+        statuses = Counter(answer.status_code for answer in await asyncio.gather(*guesses))
+
+    assert (statuses, len(asked)) == ({401: 3, 429: 27}, 3)
+
+
+async def test_valid_logins_that_are_sent_at_the_same_time_are_all_let_in(filled: TaskQ) -> None:
+    """A browser loads the files of a page at the same time."""
+
+    async def check(name: str, password: str) -> User | None:
+        await asyncio.sleep(0)  # the other requests arrive
+        return User(name)
+
+    app = taskq_dashboard(filled, login=basic_login(check), failed_logins="1/h")
+    async with looking(app, user="") as web:
+        requests = [web.get("/", headers={"authorization": basic("olga", "secret")}) for _ in range(10)]
+        answers = await asyncio.gather(*requests)
+
+    assert {answer.status_code for answer in answers} == {200}
 
 
 async def test_logins_and_requests_without_credentials_are_not_throttled(filled: TaskQ) -> None:
@@ -258,6 +331,21 @@ async def test_wrong_keys_are_throttled(filled: TaskQ, status: str) -> None:
     assert right.headers["content-type"] == "application/problem+json"
     assert right.headers["retry-after"].isdigit()
     assert right.json()["type"] == "urn:taskq:problem:too-many-requests"
+
+
+async def test_wrong_keys_that_are_sent_at_the_same_time_are_throttled(filled: TaskQ) -> None:
+    asked: list[str] = []
+
+    async def slow_key(request: Request) -> None:
+        asked.append(request.headers["x-key"])
+        await asyncio.sleep(0)  # the other requests arrive
+        key(request)
+
+    async with api_of(filled, dependencies=[Depends(slow_key)], failed_logins="3/h") as web:
+        guesses = [web.get("/queues", headers={"x-key": f"{number}"}) for number in range(30)]
+        statuses = Counter(answer.status_code for answer in await asyncio.gather(*guesses))
+
+    assert (statuses, len(asked)) == ({401: 3, 429: 27}, 3)
 
 
 async def test_a_custom_error_of_the_app_counts(filled: TaskQ) -> None:
