@@ -1,12 +1,15 @@
 """Records that the doctor reads from Redis. The rules of the doctor derive findings from these records."""
 
+import shlex
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from taskq_core.broker.operations.views import QueueCounts
 from taskq_core.doctor.keys import Census
+from taskq_core.errors import ConfigurationError
 from taskq_core.repair.reconcile import Finding
+from taskq_core.wire import validate_queue_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +99,15 @@ class QueueFacts:
     workflows: int = 0
     has_taskq_worker: bool = True
 
+    @property
+    def name_problem(self) -> str:
+        """Why taskq cannot use a queue with this name, "" if it can."""
+        try:
+            validate_queue_name(self.name)
+        except ConfigurationError as error:
+            return str(error)
+        return ""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -110,6 +122,7 @@ class Facts:
         census: Result of the check of all keys; None if they were not checked.
         default_queues: Queues that a worker of the application serves unless its command line names others.
         unserved_tasks: Names of the application's tasks, by name of a queue that no running worker serves.
+        queues_key: Key of the list of queues.
         unscheduled: Periodic tasks of the application, by id, if no running scheduler has any of them.
     """
 
@@ -122,3 +135,9 @@ class Facts:
     default_queues: Collection[str] = ()
     unserved_tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     unscheduled: Sequence[str] = ()
+    queues_key: str = "asynq:queues"
+
+    def advice_on_name(self, name: str) -> str:
+        """Return what to do about a queue name that taskq cannot use."""
+        words = f"redis-cli SREM {shlex.quote(self.queues_key)} {shlex.quote(name)}"
+        return f"find the program that wrote it, then remove the name: {words}"

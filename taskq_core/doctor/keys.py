@@ -5,6 +5,7 @@ their structures.
 """
 
 import re
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -39,6 +40,8 @@ class KeyKind(StrEnum):
     """A key has an unexpected type."""
     NO_NUMBER = "no_number"
     """The value of a counter is not a number."""
+    INFINITE_TIME = "infinite_time"
+    """A member of a sorted set has the time +inf. `reconcile` repairs this in the sorted sets of tasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +53,14 @@ class KeyDamage:
         queue: Name of its queue, or "".
         key: The key.
         detail: Details of the problem, as the end of a sentence.
+        advice: What to do.
     """
 
     kind: KeyKind
     queue: str
     key: str
     detail: str
+    advice: str
 
 
 Form = tuple[str, str, int]
@@ -167,6 +172,7 @@ class Surveyor:
                 queue=name,
                 key=self._keys.queues,
                 detail="the queue has tasks, but is not in the list of queues: its name is added",
+                advice="taskq doctor --fix repairs this",
             )
             for name in sorted(self.census.with_tasks - set(registered))
         ]
@@ -200,28 +206,50 @@ class Surveyor:
         elif not is_own and re.fullmatch(_STRUCTURES, rest, re.DOTALL):
             self.census.with_tasks.add(queue.name)
         forms = _OF_A_QUEUE_OURS if is_own else _OF_A_QUEUE
-        is_reconciled = _RECONCILED[is_own].fullmatch(rest) is not None
-        self.census.damage += _check(each, rest, forms, queue.name, is_reconciled=is_reconciled)
+        reconciled = _RECONCILED[is_own].fullmatch(rest)
+        self.census.damage += _check(
+            each,
+            rest,
+            forms,
+            queue.name,
+            is_type_checked=reconciled is not None,
+            are_times_checked=reconciled is not None and not is_own,
+        )
 
 
 def _check(
-    each: SurveyedKey, rest: str, forms: Iterable[Form], queue: str, *, is_reconciled: bool = False
+    each: SurveyedKey,
+    rest: str,
+    forms: Iterable[Form],
+    queue: str,
+    *,
+    is_type_checked: bool = False,
+    are_times_checked: bool = False,
 ) -> Iterator[KeyDamage]:
+    """Check a key. `reconcile` already checks the type of some keys, and the times in some sorted sets."""
     form = next((form for form in forms if re.fullmatch(form[0], rest, re.DOTALL)), None)
     if form is None:
         return
     _, kind, lives_s = form
     is_lock = rest.startswith("unique:")
-    wrong: tuple[KeyKind, str] | None = None
+    key = shlex.quote(each.key)
+    wrong: tuple[KeyKind, str, str] | None = None
     if each.kind != kind:
-        if not is_reconciled:
-            wrong = KeyKind.MISPLACED, f"the key is a {each.kind} and should be a {kind}"
-    elif each.about == "0" and not is_lock:
-        wrong = KeyKind.NO_NUMBER, "the counter is not a number"
+        if not is_type_checked:
+            detail = f"the key is a {each.kind} and should be a {kind}"
+            wrong = KeyKind.MISPLACED, detail, f"delete the key: redis-cli UNLINK {key}"
+    elif kind == "zset" and each.about not in ("", "0") and not are_times_checked:
+        advice = f"remove these members: redis-cli ZREMRANGEBYSCORE {key} +inf +inf"
+        wrong = KeyKind.INFINITE_TIME, f"the time of {each.about} members is infinite", advice
+    elif kind == "string" and each.about == "0" and not is_lock:
+        advice = f"delete the key, so that taskq counts from 0: redis-cli UNLINK {key}"
+        wrong = KeyKind.NO_NUMBER, "the counter is not a number", advice
     elif lives_s == STAYS and each.ttl_ms >= 0:
-        wrong = KeyKind.EXPIRING, "the key expires and should not"
+        wrong = KeyKind.EXPIRING, "the key expires and should not", f"remove the expiry: redis-cli PERSIST {key}"
     # Some locks never expire ("2"), and `reconcile` releases stale locks ("0"). `survey.lua` explains these values.
     elif lives_s > 0 and each.ttl_ms < 0 and not (is_lock and each.about[:1] in ("0", "2")):
-        wrong = KeyKind.ENDLESS, f"the key never expires and should within {lives_s} s"
+        detail = f"the key never expires and should within {lives_s} s"
+        wrong = KeyKind.ENDLESS, detail, f"set an expiry: redis-cli EXPIRE {key} {lives_s}"
     if wrong is not None:
-        yield KeyDamage(kind=wrong[0], queue=queue, key=each.key, detail=wrong[1])
+        advice = f"find the program that wrote the key, then {wrong[2]}"
+        yield KeyDamage(kind=wrong[0], queue=queue, key=each.key, detail=wrong[1], advice=advice)

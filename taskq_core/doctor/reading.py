@@ -115,6 +115,7 @@ class _Reader:
                 if served is not None and queue not in served
             },
             unscheduled=self._unscheduled(),
+            queues_key=self._keys.queues,
         )
 
     def _unscheduled(self) -> list[str]:

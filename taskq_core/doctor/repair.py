@@ -15,10 +15,10 @@ from taskq_core.broker.plans import run_plan
 from taskq_core.doctor.facts import Facts
 from taskq_core.doctor.keys import KeyKind
 from taskq_core.doctor.reading import count_moving
-from taskq_core.errors import BrokerAuthenticationError, BrokerFullError, BrokerReplyError, ConfigurationError
+from taskq_core.errors import BrokerAuthenticationError, BrokerFullError, BrokerReplyError
 from taskq_core.handles.moving import finish
 from taskq_core.repair.reconcile import FindingKind, reconcile, run
-from taskq_core.wire import QueueKeys, validate_queue_name
+from taskq_core.wire import QueueKeys
 
 PASSES_MAX = 5
 """Maximum number of passes over a queue. Passes are repeated as long as they find damage to repair."""
@@ -81,10 +81,8 @@ def for_a_person(facts: Facts) -> list[Repair]:
     for queue in facts.queues:
         for task_id in queue.quarantined_ids:
             leave(queue.name, "quarantined", task_id, "the task cannot be read: find its producer, then delete it")
-        try:
-            validate_queue_name(queue.name)
-        except ConfigurationError as error:
-            leave(queue.name, "unusable_name", "", str(error))
+        if queue.name_problem:
+            leave(queue.name, "unusable_name", "", f"{queue.name_problem}: {facts.advice_on_name(queue.name)}")
     for wrong in facts.wrong_types:
         if wrong.key.endswith(":paused"):
             detail = f"the key is a {wrong.found} and pauses the queue: resume the queue to delete the key"
@@ -92,8 +90,7 @@ def for_a_person(facts: Facts) -> list[Repair]:
     if facts.census is not None:
         for each in facts.census.damage:
             if each.kind is not KeyKind.UNREGISTERED_QUEUE:
-                detail = f"{each.detail}. Find the program that wrote the key, then correct or delete the key"
-                leave(each.queue, each.kind, each.key, detail)
+                leave(each.queue, each.kind, each.key, f"{each.detail}: {each.advice}")
         for name, keys in sorted(facts.census.moved_aside.items()):
             for key in keys:
                 detail = "a repair renamed this key: find the program that wrote it, then delete the key"

@@ -72,7 +72,9 @@ def _check_rights(facts: Facts) -> Findings:
 def _check_types(facts: Facts) -> Findings:
     for wrong in facts.wrong_types:
         message = f"this key is a {wrong.found}, a type that taskq never writes here: another program uses the key"
-        if wrong.queue:
+        if wrong.key.endswith(":paused"):
+            advice = f"the key pauses the queue: taskq queue resume {shlex.quote(wrong.queue)} deletes it"
+        elif wrong.queue:
             advice = "taskq doctor --fix moves it aside; find out who wrote it, or give taskq another --prefix"
         else:
             advice = "find out who wrote it and delete it, or give taskq another --prefix"
@@ -178,6 +180,12 @@ def _check_removal(facts: Facts) -> Findings:
             yield yellow("removal", queue.name, message, f"taskq queue remove {shlex.quote(queue.name)}")
 
 
+def _check_names(facts: Facts) -> Findings:
+    for queue in facts.queues:
+        if queue.name_problem:
+            yield yellow("names", queue.name, queue.name_problem, facts.advice_on_name(queue.name))
+
+
 def _check_keys(facts: Facts) -> Findings:
     if facts.census is None:
         return
@@ -185,7 +193,7 @@ def _check_keys(facts: Facts) -> Findings:
     for (queue, kind), count in counts.items():
         example = next(each for each in facts.census.damage if (each.queue, each.kind) == (queue, kind))
         message = f"{count} times {kind.value.replace('_', ' ')}, for example {example.key}: {example.detail}"
-        yield yellow("keys", queue, message, "taskq doctor --fix repairs this, or says what to do")
+        yield yellow("keys", queue, message, example.advice)
     for name, keys in sorted(facts.census.moved_aside.items()):
         message = f"a repair moved {len(keys)} keys aside that taskq did not write, for example {keys[0]}"
         yield yellow("keys", name, message, "find out who wrote it, then delete it")
@@ -227,5 +235,6 @@ RULES = (
         lambda facts: bool(facts.queues) and all(queue.damage is not None for queue in facts.queues),
     ),
     Rule("removal", _check_removal, "no queue is half removed"),
+    Rule("names", _check_names),
     Rule("keys", _check_keys, "all keys have the right expiry", lambda facts: facts.census is not None),
 )

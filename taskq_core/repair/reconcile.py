@@ -66,10 +66,14 @@ class FindingKind(StrEnum):
     LEASE_TOO_LONG = "lease_too_long"
     """A lease ends later than any worker allows. Cause: the clock of a Go worker was ahead. Repair: shorten the
     lease."""
+    INFINITE_TIME = "infinite_time"
+    """The time of a task in its sorted set is infinite, so it is never due, or never deleted. Cause: another program
+    wrote it. Repair: the task is due now, or is deleted after its retention."""
     GROUP_NOT_LISTED = "group_not_listed"
     """The group of a task is missing in the set of groups. Cause: the set was evicted. Repair: add the group."""
     SET_NOT_LISTED = "set_not_listed"
-    """An aggregation set is missing in the list of sets. Cause: the list was evicted. Repair: add the set."""
+    """An aggregation set is missing in the list of sets, or its deadline is infinite. Cause: the list was evicted, or
+    another program wrote the deadline. Repair: add the set, with the current time as its deadline."""
     LOCK_WITHOUT_TASK = "lock_without_task"
     """A unique lock belongs to a task that was deleted or ended. Cause: Go does not release taskq's locks, or the task
     was evicted. Repair: release the lock."""
@@ -407,7 +411,7 @@ class _Pass:
         for batch in _batches(list(self._orphans)):
             missing = yield repair_ops.relist(self._queue, batch, repair=self._repair)
             for key in (key for key, is_missing in zip(batch, missing, strict=True) if is_missing):
-                detail = f"{_shown(key)} is not in the list of aggregation sets"
+                detail = f"{_shown(key)} has no deadline in the list of aggregation sets"
                 self._add(FindingKind.SET_NOT_LISTED, "", detail, repaired=self._repair)
 
     def _relock(self) -> RequestPlan[None]:

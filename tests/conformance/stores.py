@@ -4,6 +4,7 @@ A `Broker` runs operations on one store and looks at it with a plain redis-py cl
 process and flushed for each test.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -203,7 +204,10 @@ def read_key(raw: Any, key: bytes) -> Any:
         "string": lambda: raw.get(key),
         "list": lambda: raw.lrange(key, 0, -1),
         "set": lambda: sorted(raw.smembers(key)),
-        "zset": lambda: [(member, int(score)) for member, score in raw.zrange(key, 0, -1, withscores=True)],
+        "zset": lambda: [
+            (member, int(score) if math.isfinite(score) else score)
+            for member, score in raw.zrange(key, 0, -1, withscores=True)
+        ],
         "hash": lambda: dict(raw.hgetall(key)),
         "stream": lambda: raw.xrange(key),
     }

@@ -204,6 +204,15 @@ def endless(task_id: str, *, taken_off: str = "", kind: str, after: dict[str, st
     return Damage(do=do, found={task_id: kind}, after=after)
 
 
+def never(state: str) -> Damage:
+    """Write an infinite time for a task."""
+    return Damage(
+        do=lambda broker: broker.raw.zadd(listing(broker, state), {state: "+inf"}),
+        found={state: "infinite_time"},
+        after=HEALTHY,
+    )
+
+
 def orphan_everything(broker: Broker) -> None:
     """As a worker of Go leaves a task whose lease was gone when it ended: active, and in no structure."""
     broker.raw.lrem(broker.queue.active, 0, "active")
@@ -247,6 +256,9 @@ DAMAGES: dict[str, Damage] = {
     "leased without end: a task that is gone": endless(
         "pending", taken_off="task", kind="listed_without_task", after=gone("pending")
     ),
+    **{
+        f"infinite time: {each}": never(each) for each in ("scheduled", "retry", "archived", "completed", "aggregating")
+    },
     "names of groups deleted": Damage(do=lost_group_name, found={"aggregating": "group_not_listed"}, after=HEALTHY),
     "group lost": Damage(
         do=lambda broker: broker.raw.hdel(broker.queue.task("aggregating"), "group"),
@@ -369,11 +381,20 @@ class TestAggregationSets:
         assert [(each.kind.value, each.repaired) for each in repaired.findings] == [("set_not_listed", True)]
         assert (report.repaired, report.findings[0].detail) == (
             0,
-            "asynq:{default}:g:g:s is not in the list of aggregation sets",
+            "asynq:{default}:g:g:s has no deadline in the list of aggregation sets",
         )
         assert not look(broker, repair=True).findings
         assert broker.run(aggregation.reclaim(broker.queue, "aggregator", owner="w1", leader_ms=9000)).sets == 1
         assert broker.raw.zrange(broker.queue.group(GROUP), 0, -1) == [b"m1", b"m2"]
+
+    def test_a_set_with_an_infinite_deadline_is_returned(self, broker: Broker) -> None:
+        self.take_set(broker)
+        broker.raw.zadd(broker.queue.aggregation_sets, {broker.queue.aggregation_set(GROUP, "s"): "+inf"})
+
+        assert [each.kind.value for each in look(broker, repair=True).findings] == ["set_not_listed"]
+
+        assert not look(broker, repair=True).findings
+        assert broker.run(aggregation.reclaim(broker.queue, "aggregator", owner="w1", leader_ms=9000)).sets == 1
 
     def test_a_member_without_a_group_is_added_to_its_group(self, broker: Broker) -> None:
         self.take_set(broker)

@@ -18,7 +18,7 @@
   with the last id of the previous call, which shows the caller how far the rest has moved. An id is reported if:
     - its task is not a hash, has no message, or has another state or group;
     - its task is active and has no lease, or has a lease and is not active (checked for at most 10000 active tasks);
-    - its lease ends later than any worker's lease can;
+    - its lease ends later than any worker's lease can, or its time in a zset is infinite;
     - it is in an aggregation set and in its group as well.
 
   returns  the next cursor ('0' at the end), the reported ids, all ids that were read (only for 'list' and 'members')
@@ -36,7 +36,8 @@ else
   local latest_s = ARGV[1] == 'lease' and clock(ARGV[7]) + tonumber(ARGV[8])
   for i = 1, #page[2], 2 do
     ids[#ids + 1] = page[2][i]
-    is_far[page[2][i]] = latest_s and tonumber(page[2][i + 1]) > latest_s
+    local score = page[2][i + 1]
+    is_far[page[2][i]] = latest_s and tonumber(score) > latest_s or ARGV[1] == 'zset' and score == 'inf'
   end
   if ARGV[1] == 'members' then
     all = ids

@@ -1,5 +1,5 @@
 --[[
-  relist: add unlisted aggregation sets to the list of aggregation sets. Without this, the members of an unlisted set
+  relist: add unlisted aggregation sets to the list of aggregation sets, and replace infinite deadlines. Without this, the members of an unlisted set
   would never return to their group.
 
   KEYS[1]  zset    aggregation sets: key by deadline (Unix s)

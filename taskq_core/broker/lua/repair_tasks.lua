@@ -31,7 +31,7 @@
   state, if the task is in it; another structure that contains the task; the structure of its state. A lost lease is
   restored from the fence, so that the worker continues the run. A fence that is too old is removed, so that no worker
   extends the new lease. A lease that ends later than any worker's lease can is ignored unless the fence matches. If the
-  time at which a task was due is lost, it is due now. A task that is being moved, removed or deleted is not reported.
+  time at which a task was due is lost or infinite, it is due now. A task that is being moved, removed or deleted is not reported.
 
   returns  per task: diagnosis ('' if nothing is wrong), kind of damage, state, structures that contain it, structure in
            which it belongs, and
@@ -156,6 +156,15 @@ local function is_in(task, place)
   return task.score[place] ~= nil
 end
 
+-- is_endless: return whether the time of a task in its zset is infinite, so that it is never due or never deleted.
+local function is_endless(task, place)
+  if place == 'aggregating' then
+    local group = prefix .. 'g:' .. (task.group or '')
+    return task.member_of == group and score_in(group, task.id) == 'inf'
+  end
+  return task.score[place] == 'inf'
+end
+
 -- diagnose: return the damage of a task ('' if none), the names of the lists and sets that contain the task, and where
 -- the task belongs.
 local function diagnose(task, unreadable, kept_s)
@@ -207,6 +216,8 @@ local function diagnose(task, unreadable, kept_s)
     return 'listed_twice', listed, truth
   elseif task.state ~= truth or (truth == 'aggregating' and task.named ~= task.group) then
     return 'wrong_state', listed, truth
+  elseif is_endless(task, truth) then
+    return 'infinite_time', listed, truth
   elseif task.far then
     return 'lease_too_long', listed, truth
   elseif truth == 'active' and not task.lease then
@@ -277,7 +288,8 @@ local function enlist(task, truth, archived_s, kept_s)
     return
   end
   redis.call('HDEL', task.key, 'taskq_owner', 'taskq_started')
-  if is_in(task, truth) and truth ~= 'aggregating' then
+  local is_unchanged = is_in(task, truth) and not is_endless(task, truth)
+  if is_unchanged and truth ~= 'aggregating' then
     return
   elseif truth == 'pending' then
     redis.call('HSETNX', task.key, 'pending_since', now_ns)
@@ -285,7 +297,7 @@ local function enlist(task, truth, archived_s, kept_s)
     wake(KEYS[10])
   elseif truth == 'aggregating' then
     redis.call('HSET', task.key, 'group', task.group)
-    if not task.member_of then
+    if not is_unchanged then
       redis.call('ZADD', prefix .. 'g:' .. task.group, whole(now_s), id)
     end
     if redis.call('EXISTS', prefix .. 'g:' .. task.group) == 1 then

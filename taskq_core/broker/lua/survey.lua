@@ -14,6 +14,7 @@
              for a unique lock  '0' if its task does not exist or may not hold it, '2' if its task holds it under a taskq
                                 lock rule, else '1'; followed by the id of the task
              for a counter      '1' if it is a whole number, else '0'
+             for a zset         the number of members with the score +inf
              else               ''
 ]]
 -- include _held
@@ -21,6 +22,10 @@ local page = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])
 local heads, known, rows = {}, {}, {}
 
 local function about(key, kind)
+  if kind == 'zset' then
+    local count = redis.pcall('ZCOUNT', key, '+inf', '+inf')
+    return type(count) == 'number' and string.format('%.0f', count) or ''
+  end
   local head, rest = string.match(key, '^(.-{.-}:)(.*)$')
   if not rest then
     return ''

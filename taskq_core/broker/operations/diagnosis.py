@@ -97,7 +97,7 @@ class SurveyedKey:
         key: Name of the key.
         kind: Type of the key.
         ttl_ms: Milliseconds until the key expires, -1 if it never does.
-        about: Further facts about locks and counters, see `survey.lua`.
+        about: Further facts about locks, counters and sorted sets, see `survey.lua`.
     """
 
     key: str

@@ -14,6 +14,7 @@ from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.operations import actions, diagnosis, new_tasks, services, views
 from taskq_core.broker.operations import repair as repair_ops
 from taskq_core.doctor.facts import Facts
+from taskq_core.doctor.findings import Level
 from taskq_core.doctor.keys import KeyKind
 from taskq_core.doctor.reading import read_facts
 from taskq_core.doctor.repair import Repair, Repairer, for_a_person, plan
@@ -254,6 +255,10 @@ KEYS: dict[str, KeyCase] = {
     "a counter of today that is no number": KeyCase(
         do=lambda bench: bench.raw.set(today(bench), "many", ex=60), kind=KeyKind.NO_NUMBER
     ),
+    "a counter of another type": misplaced(lambda bench: bench.queue.daily_processed(0)),
+    "an interrupted move whose time is infinite": KeyCase(
+        do=lambda bench: bench.raw.zadd(bench.queue.moving, {"x": "+inf"}), kind=KeyKind.INFINITE_TIME
+    ),
     "a task that would expire": expiring(lambda bench: bench.queue.task("pending")),
     "a list that would expire": expiring(lambda bench: bench.queue.pending),
     "names of queues that would expire": expiring(lambda bench: "asynq:queues"),
@@ -272,7 +277,8 @@ def test_damage_by_another_program_is_left_to_a_person(bench: Bench, case: KeyCa
 
     assert plan(facts) == []
     assert [each.kind for each in for_a_person(facts)] == [case.kind]
-    assert [each.level.value for each in diagnose(facts) if each.check == "keys"] == ["yellow"]
+    (finding,) = [each for each in diagnose(facts) if each.check == "keys"]
+    assert (finding.level, "redis-cli" in finding.advice) == (Level.YELLOW, True)
     assert bench.dump() == before
 
 
@@ -426,6 +432,9 @@ def test_the_pause_of_a_queue_is_kept(bench: Bench) -> None:
 
     assert plan(facts) == []
     assert [(each.subject, each.kind) for each in for_a_person(facts)] == [(bench.queue.paused, "wrong_type")]
+    assert [each.advice for each in diagnose(facts) if each.check == "types"] == [
+        "the key pauses the queue: taskq queue resume default deletes it"
+    ]
     assert bench.raw.hgetall(bench.queue.paused) == {b"not": b"ours"}
     bench.broker.run(actions.resume(bench.queue))  # as the advice says
     assert for_a_person(bench.look()) == []
@@ -434,9 +443,12 @@ def test_the_pause_of_a_queue_is_kept(bench: Bench) -> None:
 def test_an_invalid_queue_name_is_reported(bench: Bench) -> None:
     bench.raw.sadd("asynq:queues", "} bad")
 
-    (left,) = for_a_person(bench.look())
+    facts = bench.look()
 
-    assert (left.queue, left.kind) == ("} bad", "unusable_name")
+    assert [(left.queue, left.kind) for left in for_a_person(facts)] == [("} bad", "unusable_name")]
+    (finding,) = [each for each in diagnose(facts) if each.check == "names"]
+    assert (finding.level, finding.subject) == (Level.YELLOW, "} bad")
+    assert finding.advice.endswith("redis-cli SREM asynq:queues '} bad'")
 
 
 def test_repairs_without_permission_are_reported_and_the_others_are_done(

@@ -95,9 +95,7 @@ async def test_a_disconnected_client_causes_no_error(server: HealthServer) -> No
     assert (await get(server.port, "/livez"))[0] == 200
 
 
-async def test_idle_connections_make_room_for_new_ones(
-    server: HealthServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_idle_connections_make_room_for_new_ones(server: HealthServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection that has been idle longest is closed, so that idle clients cannot keep out a health check."""
     monkeypatch.setattr(port, "CONNECTIONS_MAX", 2)
     oldest, newer = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
