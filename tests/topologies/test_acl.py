@@ -274,7 +274,9 @@ FORBIDDEN: dict[tuple[Role, str], str] = {
     (Role.OPERATOR, "7.0"): f"{ADMIN} | ZADD asynq:servers 1 x | DEL asynq:workers | DEL asynq:scheduler_history:e",
     (Role.WORKER, "7.0"): ADMIN,
     (Role.PRODUCER, "6.2"): f"{ADMIN} | {LISTS_OF_IDS} | {PAUSES} | RPOP {A}pending | LPUSH {A}active known",
-    (Role.SCHEDULER, "6.2"): f"{ADMIN} | {LISTS_OF_IDS} | {PAUSES} | RPOP {A}pending | LPUSH {A}active known",
+    (Role.SCHEDULER, "6.2"): f"""{ADMIN} | {LISTS} | {PAUSES} | RPOP {A}pending | LPUSH {A}active known
+        DEL {A}archived | DEL {A}completed | ZADD {A}lease 1 known | DEL {T}wf-running
+        PUBLISH asynq:cancel x | SUBSCRIBE asynq:cancel""",
     (Role.VIEWER, "6.2"): "|".join((ADMIN, DELETES, PAUSES, ACTS_AS_WORKER, WRITES, CANCELS)),
     (Role.EXPORTER, "6.2"): "|".join((ADMIN, DELETES, PAUSES, ACTS_AS_WORKER, WRITES, CANCELS, "SCAN 0")),
     (Role.OPERATOR, "6.2"): ADMIN,
@@ -304,6 +306,37 @@ def test_redis_refuses_all_other_commands_of_a_role(server: RedisServer, role: R
 
         assert allowed == []
     assert everything(server) == before
+
+
+BOTH = f"""
+    DEL {A}pending | SET {A}pending x | DEL {A}scheduled | DEL {A}retry | DEL {A}groups | EXPIRE {A}g:alone 1
+    DEL {T}lim:due | HSET {T}limits o:c:t 1 | DEL asynq:queues
+"""
+ONLY_SINCE_REDIS_7_REFUSED = {
+    Role.PRODUCER: f"""{BOTH}
+        DEL {A}archived | DEL {A}completed | ZADD {A}lease 1 known | ZREM {A}lease known | DEL {T}wf-running
+        SMEMBERS asynq:queues | SMEMBERS {A}groups | SUBSCRIBE asynq:cancel""",
+    Role.SCHEDULER: f"""{BOTH}
+        HGETALL {TASK} | DEL {TASK} | ZREMRANGEBYSCORE {A}scheduled -inf +inf | HSET taskq:schedules e x""",
+}
+"""What the documentation says that a user can do with the rules for Redis 6.2 in addition to its role."""
+
+
+@pytest.mark.parametrize("role", ONLY_SINCE_REDIS_7_REFUSED)
+def test_the_rules_for_redis_6_2_permit_what_the_documentation_lists(server: RedisServer, role: Role) -> None:
+    permitted: dict[str, list[str]] = {}
+    lines = [line for line in ONLY_SINCE_REDIS_7_REFUSED[role].replace("\n", "|").split("|") if line.strip()]
+    for version in ("6.2", "7.0"):
+        server.flushall()
+        store_as_admin(server)
+        url = create_user(server, role, "--queue", Q, "--redis", version)
+        for line in lines:
+            # With protocol 3, redis-py would not return the answer to SUBSCRIBE.
+            with redis.Redis.from_url(url, protocol=2) as client, suppress(NoPermissionError):
+                client.execute_command(*line.split())  # type: ignore[no-untyped-call] # redis-py leaves it untyped
+                permitted.setdefault(version, []).append(line)
+
+    assert permitted == {"6.2": lines}
 
 
 def test_a_producer_cannot_list_delete_pause_or_dequeue(server: RedisServer) -> None:
