@@ -145,22 +145,28 @@ class Steps(ABC):
     def _now_ms(self) -> int:
         return round(self._ahead_ms + time.monotonic() * 1000)
 
-    async def _store(self, field: str, value: bytes, *, missed: str = "") -> bytes:
-        """Store a field of the steps' record.
+    async def _store(
+        self, field: str, value: bytes, *, missed: str = "", values: Sequence[tuple[str, bytes]] = ()
+    ) -> bytes:
+        """Store a field of the steps' record, after emitted values that are not stored yet.
 
         Return the stored value, which is an earlier value if the field was already stored.
         """
-        store = operations.store_step(self._queue, self._task_id, field, value, missed=missed, **self._fence)
+        output = self._output(values) if values else None
+        store = operations.store_step(
+            self._queue, self._task_id, field, value, missed=missed, output=output, **self._fence
+        )
         stored = self._record[field] = _accepted(await self._ask(store, at_end=True))
         return stored
 
     async def _append(self, values: Sequence[tuple[str, bytes]]) -> None:
         """Append values, each with the name of its step, to the output of the task."""
-        self._calls += 1
-        append = operations.emit(
-            self._queue, self._task_id, values, call=self._calls, attempt=self._attempt, **self._fence
-        )
+        append = operations.emit(self._queue, self._task_id, self._output(values), **self._fence)
         _accepted(await self._ask(append, at_end=True))
+
+    def _output(self, values: Sequence[tuple[str, bytes]]) -> operations.Output:
+        self._calls += 1
+        return operations.Output(values, self._calls, self._attempt)
 
     def _count(self, kind: str, what: str, name: str) -> int:
         """Check the name of a step, and count its use in this run. Return the number of its uses."""
@@ -233,7 +239,12 @@ class Steps(ABC):
             problem = f"the results of all steps must be at most {RECORD_BYTES:,} bytes, got {size:,}"
             raise StepError(problem, is_final=True)
         self._size = size
-        return read_result(await self._store(f"{kind}:{name}", value))[2]
+        store = self._store_step(name, value) if kind == "s" else self._store(f"{kind}:{name}", value)
+        return read_result(await store)[2]
+
+    async def _store_step(self, name: str, value: bytes) -> bytes:
+        """Store the result of a step, not before the values that the step has emitted."""
+        return await self._store(f"s:{name}", value)
 
     async def _wait(self, wait: str, until_ms: int = 0) -> TaskWaiting:
         """Wait until all concurrent steps have ended, and return the exception that ends this run.

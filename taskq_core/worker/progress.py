@@ -23,7 +23,7 @@ from taskq_core.broker.operations.runs import (
 )
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.codec.progress import encode_progress
-from taskq_core.errors import BrokerError, BrokerUnavailableError, TaskInterrupted
+from taskq_core.errors import BrokerError, BrokerUnavailableError, TaskInterrupted, TaskWaiting
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.outcome import warn_oversized
 from taskq_core.worker.run import Run
@@ -262,8 +262,8 @@ class RunBuffer:
     def _finish(self) -> bool:
         run = self._run
         if self._steps is not None:
-            if run.error is None:
-                run.error = self._steps.problem
+            if run.error is None or isinstance(run.error, TaskWaiting):  # after a wait, nothing is emitted again
+                run.error = self._steps.problem or run.error
             if run.ending is None:
                 run.error = self._steps.check_end(run.error)
         with self._lock:

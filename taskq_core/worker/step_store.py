@@ -1,14 +1,16 @@
 """Read and write the record of a run's steps, and send the values that the run emits.
 
 All requests contain the run's fence: Redis refuses them if the worker has lost the task. While Redis does not answer,
-the worker repeats a request until the run has to end. Emitted values are collected for `EMIT_EVERY_S`, and the
-settlement of the run waits until they are sent.
+the worker repeats a request until the run has to end. Emitted values are collected for `EMIT_EVERY_S`. The values of a
+step are stored before or together with its result, because a later run does not repeat the step. The settlement of the
+run waits until all values are sent.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskq_core.broker.operations.operation import Operation
@@ -71,7 +73,10 @@ class RunSteps(Steps):
         self._writer = writer
         self._collected: list[tuple[str, bytes]] = []
         self._bytes = 0
+        self._unsent: Counter[str] = Counter()  # number of values that are not stored yet, by step
         self._sending: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()  # requests with values are sent one after another
+        self._failure: BaseException | None = None  # why the unsent values can no longer be stored
         self.problem: Exception | None = None
         self._flush = asyncio.Event()
 
@@ -124,10 +129,11 @@ class RunSteps(Steps):
         """Collect a value, and wait while more than `WAITING_BYTES` are not sent yet."""
         if self.is_closed:  # called by background code after the end of the function
             raise TaskInterrupted
-        if self.problem is not None:
-            raise self.problem
+        if self._failure is not None:
+            raise self._failure
         self._collected.append((step, value))
         self._bytes += len(value) + OVERHEAD_BYTES
+        self._unsent[step] += 1
         if self._sending is None:
             self._sending = self._writer.start(self._send_collected())
         if self._bytes >= EMIT_BYTES:
@@ -144,19 +150,58 @@ class RunSteps(Steps):
                     async with asyncio.timeout(EMIT_EVERY_S):
                         await self._flush.wait()
                 self._flush.clear()
-                values, self._collected = self._collected[:EMIT_VALUES], self._collected[EMIT_VALUES:]
-                self._bytes -= sum(len(value) + OVERHEAD_BYTES for _, value in values)
-                if self._collected:
-                    self._flush.set()
-                await self._append(values)
+                async with self._taken() as values:
+                    if self._collected:
+                        self._flush.set()
+                    if values:
+                        await self._append(values)
         except TaskInterrupted:
-            self._collected.clear()
-        except (BrokerError, StepError) as error:  # the next `emit` or the end of the run raises the stored error
-            self.problem = error
-            self._collected.clear()
-            raise
+            pass
         finally:
             self._sending = None
+
+    @asynccontextmanager
+    async def _taken(self) -> AsyncIterator[list[tuple[str, bytes]]]:
+        """Take the oldest unsent values, which the caller stores. If that fails, no later value may be stored."""
+        async with self._turn:
+            if self._failure is not None:
+                raise self._failure
+            values, self._collected = self._collected[:EMIT_VALUES], self._collected[EMIT_VALUES:]
+            self._bytes -= sum(len(value) + OVERHEAD_BYTES for _, value in values)
+            try:
+                yield values
+            except BaseException as error:
+                self._failure = error
+                self._collected.clear()
+                if isinstance(error, BrokerError | StepError):  # the next `emit` or the end of the run raises it
+                    self.problem = error
+                raise
+            self._unsent.subtract(step for step, _ in values)
+
+    async def _store_step(self, name: str, value: bytes) -> bytes:
+        if not self._unsent[name]:
+            return await super()._store_step(name, value)
+        # In the background, because the values must be stored even if the caller is cancelled.
+        stored: asyncio.Future[bytes] = self._writer.loop.create_future()
+        self._writer.start(self._store_with_output(name, value, stored))
+        return await stored
+
+    async def _store_with_output(self, step: str, value: bytes, stored: asyncio.Future[bytes]) -> None:
+        answer: bytes | None = None
+        try:
+            while answer is None:
+                async with self._taken() as values:
+                    if self._unsent[step] == sum(step == each for each, _ in values):
+                        self._flush.set()  # the sender need not wait for further values
+                        answer = await self._store(f"s:{step}", value, values=values)
+                    else:
+                        await self._append(values)
+        except BaseException as error:
+            if not stored.done():
+                stored.set_exception(error)
+        else:
+            if not stored.done():
+                stored.set_result(answer)
 
     def close(self) -> bool:
         """Refuse further emitted values, because the function has ended.
@@ -164,10 +209,12 @@ class RunSteps(Steps):
         Return whether values still wait to be sent.
         """
         self.is_closed = True
-        return self._sending is not None
+        return self._sending is not None or self._turn.locked()
 
     async def drain(self) -> None:
         """Wait until all emitted values are sent, or the run has lost its lease."""
         while self._sending is not None:
             self._flush.set()
             await asyncio.wait((self._sending,), timeout=CHECK_S)
+        async with self._turn:
+            pass

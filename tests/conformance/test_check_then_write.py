@@ -45,7 +45,7 @@ def prepare(broker: Broker) -> None:
     broker.settle(Outcome.COMPLETE, "ended", seconds=1)
     for name in ("wait", "sleep"):
         broker.run(at_time(NOW_NS, steps.load_steps(queue, name, owner="w1", run=1)))
-        broker.run(at_time(NOW_NS, steps.emit(queue, name, [("", b"1")], owner="w1", run=1, call=1, attempt=1)))
+        broker.run(at_time(NOW_NS, steps.emit(queue, name, steps.Output([("", b"1")], 1, 1), owner="w1", run=1)))
     broker.settle(Outcome.WAIT, "sleep", delay_ms=LATER // 10**6, record=b"0 r:go#1")
     broker.enqueue("due", start_at_s=NOW_S + 1)
     broker.enqueue("member", start_at_s=NOW_S + 1)
@@ -190,10 +190,13 @@ CASES = {
         tolerate="stream_of(wait)",
     ),
     "store_step": Case(
-        build=lambda q: steps.store_step(q, "wait", "s:x", b"1 1 1", owner="w1", run=1), refuse="lease steps_of(wait)"
+        build=lambda q: steps.store_step(
+            q, "wait", "s:x", b"1 1 1", owner="w1", run=1, output=steps.Output([("x", b"1")], 2, 1)
+        ),
+        refuse="lease steps_of(wait) stream_of(wait)",
     ),
     "emit": Case(
-        build=lambda q: at_time(NOW_NS, steps.emit(q, "wait", [("", b"1")], owner="w1", run=1, call=2, attempt=1)),
+        build=lambda q: at_time(NOW_NS, steps.emit(q, "wait", steps.Output([("", b"1")], 2, 1), owner="w1", run=1)),
         refuse="lease steps_of(wait) stream_of(wait)",
     ),
     "signal": Case(

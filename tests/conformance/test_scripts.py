@@ -144,7 +144,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "load_steps": lambda q: steps.load_steps(q, "a", owner="w1", run=1),
     "store_step": lambda q: steps.store_step(q, "a", "s:x", b"1 1 1", owner="w1", run=1),
     "signal": lambda q: steps.signal(q, "a", "go", b"1", signal_id="s"),
-    "emit": lambda q: steps.emit(q, "a", [("", b"1")], owner="w1", run=1, call=1, attempt=1),
+    "emit": lambda q: steps.emit(q, "a", steps.Output([("", b"1")], 1, 1), owner="w1", run=1),
     "read_steps": lambda q: steps.read_steps(q, "a"),
     "read_stream": lambda q: steps.read_stream(q, "a"),
     "forget_step": lambda q: steps.forget_step(q, "a", "x"),

@@ -48,9 +48,8 @@ class Life:
         assert isinstance(loaded, LoadedSteps)
         return loaded.record
 
-    def store(self, field: str, value: bytes, *, run: int | None = None, missed: str = "") -> Any:
-        step = steps.store_step(self.queue, "t", field, value, owner="w1", run=run or self.calls, missed=missed)
-        return self.run(step)
+    def store(self, field: str, value: bytes, *, run: int | None = None, **more: Any) -> Any:
+        return self.run(steps.store_step(self.queue, "t", field, value, owner="w1", run=run or self.calls, **more))
 
     def wait(self, what: str, until_s: int = LATER_S, *, run: int | None = None, emitted: int = 0) -> str:
         end = Settlement(
@@ -64,7 +63,7 @@ class Life:
 
     def emit(self, call: int, *values: bytes) -> Any:
         emitted = [("", each) for each in values]
-        operation = steps.emit(self.queue, "t", emitted, owner="w1", run=self.calls, call=call, attempt=1)
+        operation = steps.emit(self.queue, "t", steps.Output(emitted, call, 1), owner="w1", run=self.calls)
         return self.run(at_time(self.now_ns, operation))
 
     def emitted(self) -> list[bytes]:
@@ -361,8 +360,10 @@ def test_a_late_request_of_an_earlier_run_changes_nothing(broker: Broker, moment
     assert life.load(run=1) == Refusal(is_lost=False)
     assert life.store("s:late", b"1 1 1", run=1) == Refusal(is_lost=False)
     assert life.store("r:go#9", b"1 ", run=1, missed="go") == Refusal(is_lost=False)
-    late = steps.emit(life.queue, "t", [("", b"2")], owner="w1", run=1, call=2, attempt=1)
+    output = steps.Output([("", b"2")], 2, 1)
+    late = steps.emit(life.queue, "t", output, owner="w1", run=1)
     assert life.run(at_time(life.now_ns, late)) == Refusal(is_lost=False)
+    assert life.store("s:late", b"1 1 1", run=1, output=output) == Refusal(is_lost=False)
     assert life.wait("z:late", run=1) == "0"
     assert life.broker.dump() == before
 
@@ -423,6 +424,19 @@ def test_a_repeated_and_a_late_batch_of_values_are_appended_once(life: Life) -> 
         assert life.emit(call, *values) is None
 
     assert life.emitted() == [b"1", b"2", b"3"]
+
+
+def test_the_output_of_a_step_is_stored_with_its_result_once(life: Life) -> None:
+    life.begin()
+    output = steps.Output([("a", b"2"), ("a", b"3")], 2, 1)
+    life.emit(1, b"1")
+
+    for _ in range(2):
+        assert life.store("s:a", b"1 1 1", output=output) == b"1 1 1"
+    life.emit(1, b"1")
+    life.emit(3, b"4")
+
+    assert life.emitted() == [b"1", b"2", b"3", b"4"]
 
 
 def test_a_late_signal_is_refused_by_its_deadline(life: Life) -> None:
@@ -605,8 +619,8 @@ def test_a_started_task_continues_over_maxmemory(one_server: Broker) -> None:
     assert one_server.store.server is not None
     one_server.store.server.command("CONFIG", "SET", "maxmemory", "1")
     try:
-        assert life.store("s:a", b"1 1 1") == b"1 1 1"
-        assert life.emit(1, b"1") is None
+        assert life.store("s:a", b"1 1 1", output=steps.Output([("a", b"1")], 1, 1)) == b"1 1 1"
+        assert life.emit(2, b"1") is None
         assert life.wait("r:go#1") == "1"
         assert life.signal() == "ok"
         assert life.begin()["s:a"] == b"1 1 1"

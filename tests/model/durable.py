@@ -182,11 +182,19 @@ class DurableMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.state == "active")
     @rule(kind=st.sampled_from("sssk"), name=names)
     def store_a_result(self, kind: str, name: str) -> None:
-        """Store the result of a step or of sub-tasks."""
+        """Store the result of a step with a value that it emitted, or the result of sub-tasks."""
         value = b"1 1 %d" % self.next()
         expected = self.record.setdefault(f"{kind}:{name}", value)
+        output = None
+        if kind == "s":
+            self.emits += 1
+            self.output.append((self.attempt, value))
+            self.record["emitted"] = f"w.{self.call_of_run} {self.emits}".encode()
+            output = steps.Output([(name, value)], self.emits, self.attempt)
         for _ in range(2):
-            step = steps.store_step(self.queue, "t", f"{kind}:{name}", value, owner="w", run=self.call_of_run)
+            step = steps.store_step(
+                self.queue, "t", f"{kind}:{name}", value, owner="w", run=self.call_of_run, output=output
+            )
             assert self.ask(step, timed=False) == expected
 
     @precondition(lambda self: self.state == "active")
@@ -258,10 +266,8 @@ class DurableMachine(RuleBasedStateMachine):
         self.output += [(self.attempt, value)] * 2
         self.emits += 2
         for call in (self.emits - 1, self.emits, self.emits - back):
-            batch = [("", value)]
-            emitted = steps.emit(
-                self.queue, "t", batch, owner="w", run=self.call_of_run, call=call, attempt=self.attempt
-            )
+            batch = steps.Output([("", value)], call, self.attempt)
+            emitted = steps.emit(self.queue, "t", batch, owner="w", run=self.call_of_run)
             assert self.ask(emitted) is None
         self.record["emitted"] = f"w.{self.call_of_run} {self.emits}".encode()
 
@@ -272,7 +278,7 @@ class DurableMachine(RuleBasedStateMachine):
         if kind == "load":
             assert self.ask(steps.load_steps(self.queue, "t", owner="w", run=run)) == Refusal(is_lost=False)
         elif kind == "emit":
-            late = steps.emit(self.queue, "t", [("", b"late")], owner="w", run=run, call=99, attempt=9)
+            late = steps.emit(self.queue, "t", steps.Output([("", b"late")], 99, 9), owner="w", run=run)
             assert self.ask(late) == Refusal(is_lost=False)
         elif kind == "wait":
             end = Settlement("t", Outcome.WAIT, run, b"t", delay_ms=1, record=b"0 z:late")

@@ -958,10 +958,17 @@ STEPS = (
         tests=(f"{_SCRIPTS}/test_steps.py",),
     ),
     Mutant(
+        name="the result of a step is stored before its output",
+        file=f"{_WORKER}/step_store.py",
+        old="        if not self._unsent[name]:\n",
+        new="        if True:\n",
+        tests=(f"{_OF_WORKER}/test_steps_faults.py",),
+    ),
+    Mutant(
         name="a late batch of emitted values is appended again",
-        file=f"{_LUA}/emit.lua",
-        old="tonumber(number) >= tonumber(ARGV[4])",
-        new="number == ARGV[4]",
+        file=f"{_LUA}/_emit.lua",
+        old="tonumber(last) >= tonumber(ARGV[first])",
+        new="last == ARGV[first]",
         tests=(f"{_SCRIPTS}/test_steps.py",),
     ),
     Mutant(

@@ -10,7 +10,7 @@
 --   i:<id>        '1' for each signal that arrived, so that a repeated request changes nothing
 --   signals       number of signals that arrived
 --   signal_bytes  total size of these signals
---   emitted       "<run> <number>" of the last call of `emit`
+--   emitted       "<run> <number>" of the last request that stored emitted values
 --   u:<wait>      the end and the start of a wait: "<Unix ms> <Unix ms>", with the end '-' while it has no time limit
 --   waiting       "<end> <wait>", the end as in u:<wait>: the wait for which the task is scheduled: z:<name> sleep,
 --                 r:<name>#<k> signal, c:<name> sub-tasks. The next run ends this wait, for whatever reason it starts

@@ -9,17 +9,13 @@
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  "<token of the worker>.<run>"
   ARGV[3]  string  task id
-  ARGV[4]  int     number of this call in the run. A call with the number of an earlier call, or with a lower one, is a
-                   repeat or arrives late, and appends nothing
-  ARGV[5]  int     approximate maximum number of values in the stream
-  ARGV[6]  string  channel for the ids of changed tasks
-  ARGV[7]  int     attempt
-  ARGV[8..]        for each value: name of the step, JSON
+  ARGV[4..]        the values, see `_emit`
 
   returns  2  stored   0  this worker no longer owns the run   1  the record of its steps is lost
 ]]
 -- include _clock
 -- include _steps
+-- include _emit
 local _, now_ns = clock(ARGV[1])
 local score = redis.call('ZSCORE', KEYS[2], ARGV[3])
 if not score or redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[2] .. ':' .. score then
@@ -30,14 +26,5 @@ redis.call('DEL', KEYS[5]) -- comes first: after a DEL, even a full Redis allows
 if not open_record(KEYS[1], KEYS[3], KEYS[4], now_ns) then
   return 1
 end
-local run, number = string.match(redis.call('HGET', KEYS[3], 'emitted') or '', '^(%S+) (%d+)$')
-if run == ARGV[2] and tonumber(number) >= tonumber(ARGV[4]) then
-  return 2
-end
-for at = 8, #ARGV, 2 do
-  redis.call('XADD', KEYS[4], 'MAXLEN', '~', ARGV[5], '*', 'a', ARGV[7], 's', ARGV[at], 'v', ARGV[at + 1])
-end
-redis.call('HSET', KEYS[3], 'emitted', ARGV[2] .. ' ' .. ARGV[4])
-redis.call('EXPIRE', KEYS[4], STEPS_KEPT_S)
-redis.call('PUBLISH', ARGV[6], ARGV[3])
+append(KEYS[3], KEYS[4], ARGV[2], ARGV[3], 4)
 return 2

@@ -68,15 +68,50 @@ def load_steps(queue: QueueKeys, task_id: str, *, owner: str, run: int) -> Opera
     return _fenced("load_steps", keys, args, lambda reply: LoadedSteps(int(reply[0]), replies.shown_fields(reply[1])))
 
 
+@dataclass(slots=True)
+class Output:
+    """Values that a run emitted, for one request.
+
+    Attributes:
+        values: The values as JSON, each with the name of its step.
+        call: Number of the request in the run. A request whose number is not above those of earlier requests of the run
+            appends nothing.
+        attempt: Number of the attempt, from 1.
+    """
+
+    values: Sequence[tuple[str, bytes]]
+    call: int
+    attempt: int
+
+    def args(self, queue: QueueKeys) -> list[Argument]:
+        """Return the arguments of a script, see `_emit.lua`."""
+        args: list[Argument] = [self.call, EMITTED_MAX, queue.done, self.attempt]
+        for each in self.values:
+            args += each
+        return args
+
+
 def store_step(
-    queue: QueueKeys, task_id: str, field: str, value: bytes, *, owner: str, run: int, missed: str = ""
+    queue: QueueKeys,
+    task_id: str,
+    field: str,
+    value: bytes,
+    *,
+    owner: str,
+    run: int,
+    missed: str = "",
+    output: Output | None = None,
 ) -> Operation[bytes | Refusal]:
     """Store the result of a step. The answer is the stored value: the earlier one if the step already has a result.
 
-    With `missed`, record that the task has stopped waiting for the signal with this name.
+    With `missed`, record that the task has stopped waiting for the signal with this name. With `output`, append values
+    to the stream of the task before the result is stored.
     """
-    args = (run_owner(owner, run), task_id, field, value, missed)
-    return _fenced("store_step", (*_keys(queue, task_id), queue.absent), args, lambda reply: reply)
+    args: list[Argument] = [run_owner(owner, run), task_id, field, value, missed]
+    if output is not None:
+        args += output.args(queue)
+    keys = (*_keys(queue, task_id), queue.absent, queue.stream_of(task_id))
+    return _fenced("store_step", keys, args, lambda reply: reply)
 
 
 def signal(
@@ -100,23 +135,9 @@ def signal(
     return script("signal", keys, args, replies.text, deadline_at=len(args) - 2)
 
 
-def emit(
-    queue: QueueKeys,
-    task_id: str,
-    values: Sequence[tuple[str, bytes]],
-    *,
-    owner: str,
-    run: int,
-    call: int,
-    attempt: int,
-) -> Operation[Refusal | None]:
-    """Append values, each with the name of its step, to the stream of a running task.
-
-    A request appends nothing if its `call` is not above those of earlier requests of this run.
-    """
-    args: list[Argument] = [NOW, run_owner(owner, run), task_id, call, EMITTED_MAX, queue.done, attempt]
-    for each in values:
-        args += each
+def emit(queue: QueueKeys, task_id: str, output: Output, *, owner: str, run: int) -> Operation[Refusal | None]:
+    """Append values to the stream of a running task."""
+    args = (NOW, run_owner(owner, run), task_id, *output.args(queue))
     return _fenced("emit", (*_keys(queue, task_id), queue.stream_of(task_id), queue.absent), args, lambda reply: None)
 
 

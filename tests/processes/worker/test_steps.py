@@ -41,6 +41,8 @@ def check(notes: RedisServer, name: str, handle: TaskHandle[Any], *, are_workers
     for item in handle.stream():
         values.setdefault((item.step, item.attempt), []).append(item.value)
     assert all(len(each) == 1 for (step, _), each in values.items() if step), values
+    for step, stored in zip(STEPS, result[:4], strict=True):
+        assert values.get((step, max(attempt for each, attempt in values if each == step))) == [stored]
     last_attempt = max(attempt for step, attempt in values if not step)
     assert values["", last_attempt][-1] == "after"
     assert all(each in (["before"], ["before", "after"], ["after"]) for (step, _), each in values.items() if not step)

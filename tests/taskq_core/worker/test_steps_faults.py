@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from taskq_core import OnConflict, SkipRetry, TaskContext, TaskHandle, TaskQ, TaskState, Unique, group
+from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import steps
 from taskq_core.errors import (
+    BrokerReplyError,
     BrokerUnavailableError,
     DuplicateTaskError,
     EnqueueError,
@@ -16,6 +18,7 @@ from taskq_core.errors import (
     TaskStateError,
 )
 from taskq_core.wire import QueueKeys
+from taskq_core.worker import step_store
 from taskq_core.workflow.aio import AsyncWorkflowClient
 from tests.clock import Clock
 from tests.redis_server import RedisServer
@@ -203,9 +206,9 @@ async def test_many_short_values_are_sent_in_bounded_batches(
     sizes: list[int] = []
     emit = steps.emit
 
-    def noted(queue: QueueKeys, task_id: str, values: Any, **more: Any) -> Any:
-        sizes.append(len(values))
-        return emit(queue, task_id, values, **more)
+    def noted(queue: QueueKeys, task_id: str, output: steps.Output, **more: Any) -> Any:
+        sizes.append(len(output.values))
+        return emit(queue, task_id, output, **more)
 
     monkeypatch.setattr(steps, "emit", noted)
 
@@ -220,6 +223,140 @@ async def test_many_short_values_are_sent_in_bounded_batches(
 
     assert values == list(range(2_500))
     assert max(sizes) <= 1_000
+
+
+class Requests:
+    """The requests for steps and output, as the worker sends them. Some of them get no answer.
+
+    Attributes:
+        sent: Names of the requests that Redis has answered, in order.
+        unanswered: Names of requests that fail until they are removed from this set.
+        tried: Set once an unanswered request was tried.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sent: list[str] = []
+        self.unanswered: set[str] = set()
+        self.tried = asyncio.Event()
+        run = AsyncRunner.run
+
+        async def noted(runner: AsyncRunner, operation: Any, **more: Any) -> Any:
+            if operation.name in self.unanswered:
+                self.tried.set()
+                raise BrokerUnavailableError("no answer")
+            answer = await run(runner, operation, **more)
+            if operation.name in ("emit", "store_step"):
+                self.sent.append(operation.name)
+            return answer
+
+        monkeypatch.setattr(AsyncRunner, "run", noted)
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_a_step_stores_its_output_and_its_result_in_one_request(
+    app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch, blocking: bool
+) -> None:
+    requests = Requests(monkeypatch)
+
+    def count(context: TaskContext) -> None:
+        for number in range(3):
+            context.emit(number)
+
+    async def acount(context: TaskContext) -> None:
+        for number in range(3):
+            await context.aemit(number)
+
+    @app.task(name="plain", retention=60)
+    def plain(context: TaskContext) -> None:
+        context.step("count", count, context)
+        context.step("nothing", int)
+
+    @app.task(name="coroutine", retention=60)
+    async def coroutine(context: TaskContext) -> None:
+        await context.astep("count", acount, context)
+        await context.astep("nothing", int)
+
+    await start()
+    monkeypatch.setattr(step_store, "EMIT_EVERY_S", 60.0)
+    handle = await (plain if blocking else coroutine).adelay()
+    await handle.aresult(timeout=30)
+
+    assert requests.sent == ["store_step", "store_step"]
+    assert [each.value async for each in handle.stream()] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_result_does_not_overtake_output_that_redis_has_not_answered(
+    app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    """This holds even if the caller stops waiting for the step."""
+    requests = Requests(monkeypatch)
+    requests.unanswered.add("emit")
+    ended = asyncio.Event()
+
+    async def count(context: TaskContext) -> str:
+        await context.aemit(1)
+        await requests.tried.wait()
+        await context.aemit(2)
+        ended.set()
+        return "counted"
+
+    @app.task(retention=60)
+    async def task(context: TaskContext) -> str:
+        step = asyncio.create_task(context.astep("count", count, context))
+        await ended.wait()
+        await some_requests(app)
+        assert requests.sent == []
+        if cancelled:
+            step.cancel()
+            await asyncio.wait([step])
+        requests.unanswered.clear()
+        return "cancelled" if cancelled else await step
+
+    await start()
+    handle = await task.adelay()
+
+    assert await handle.aresult(timeout=30) == ("cancelled" if cancelled else "counted")
+    assert requests.sent == ["emit", "store_step"]
+    assert [each.value async for each in handle.stream()] == [1, 2]
+
+
+@pytest.mark.parametrize("then", ["result", "wait"])
+async def test_output_that_cannot_be_stored_fails_its_step_or_its_run(
+    app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    """Otherwise a later run would neither repeat the step nor emit the values that precede a wait."""
+    run, refused = AsyncRunner.run, asyncio.Event()
+
+    async def refuse_once(runner: AsyncRunner, operation: Any, **more: Any) -> Any:
+        if operation.name == "emit" and not refused.is_set():
+            refused.set()
+            raise BrokerReplyError("refused once")
+        return await run(runner, operation, **more)
+
+    monkeypatch.setattr(AsyncRunner, "run", refuse_once)
+
+    async def count(context: TaskContext) -> None:
+        await context.aemit("a")
+        await refused.wait()
+
+    @app.task(retention=60, retry_delay=0)
+    async def task(context: TaskContext) -> None:
+        if then == "result":
+            await context.astep("count", count, context)
+        else:
+            await context.aemit("a")
+            await context.areceive("go")
+
+    await start()
+    handle = await task.adelay()
+    if then == "wait":
+        await until(lambda: state(handle) is TaskState.SCHEDULED)
+        await handle.asignal("go")
+    await handle.aresult(timeout=30)
+
+    assert handle.refresh().retried == 1
+    assert [(each.value, each.attempt) async for each in handle.stream()] == [("a", 2)]
 
 
 @pytest.mark.parametrize("is_last", [False, True])

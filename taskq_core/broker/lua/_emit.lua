@@ -1,0 +1,21 @@
+-- append: append values that a run emitted to the stream of its task, unless this request is a repeat or arrives late.
+-- ARGV[first] is the first of these arguments:
+--   number of the request in the run. Requests with the same or a lower number than an earlier one append nothing
+--   approximate maximum number of values in the stream
+--   channel for the ids of changed tasks
+--   attempt
+--   then for each value: name of the step ('' none), JSON
+-- The caller has checked the type of the stream, and has made a write after which even a full Redis allows the writes of
+-- this function. Needs the file `_steps`.
+local function append(record, stream, run, id, first)
+  local last_run, last = string.match(redis.call('HGET', record, 'emitted') or '', '^(%S+) (%d+)$')
+  if last_run == run and tonumber(last) >= tonumber(ARGV[first]) then
+    return
+  end
+  for at = first + 4, #ARGV, 2 do
+    redis.call('XADD', stream, 'MAXLEN', '~', ARGV[first + 1], '*', 'a', ARGV[first + 3], 's', ARGV[at], 'v', ARGV[at + 1])
+  end
+  redis.call('HSET', record, 'emitted', run .. ' ' .. ARGV[first])
+  redis.call('EXPIRE', stream, STEPS_KEPT_S)
+  redis.call('PUBLISH', ARGV[first + 2], id)
+end
