@@ -191,8 +191,10 @@ def check_tables(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """Report missing tables, and an unused outbox that still has rows."""
+    from taskq_django.models import PeriodicTask
     from taskq_django.outbox import outbox_aliases  # needs loaded apps, because it imports models
-    from taskq_django.schedule_table import has_table, schedule_alias
+    from taskq_django.schedule_table import schedule_alias
+    from taskq_django.tables import has_table
 
     try:
         uses_outbox = read_settings().enqueue is EnqueueMode.OUTBOX
@@ -203,7 +205,7 @@ def check_tables(
         try:
             if alias in outbox_aliases():
                 found += _check_outbox(alias, is_used=uses_outbox)
-            if alias == schedule_alias() and not has_table(alias):
+            if alias == schedule_alias() and not has_table(alias, PeriodicTask):
                 text = (
                     f"Database {alias!r} has no table of periodic tasks: the admin cannot show them, and schedulers "
                     "take none from there."
@@ -223,7 +225,7 @@ def check_tables(
 
 def _check_outbox(alias: str, *, is_used: bool) -> list[CheckMessage]:
     from taskq_django.models import OutboxTask
-    from taskq_django.schedule_table import has_table
+    from taskq_django.tables import has_table
 
     if not has_table(alias, OutboxTask):
         text = f"TASKQ['ENQUEUE'] is 'outbox', and database {alias!r} has no outbox."

@@ -4,9 +4,11 @@ Every database that the router lets `OutboxTask` migrate to has a table. A task 
 transaction is open. All times come from the database, so that the clocks of web servers do not matter.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS, connections, router, transaction
@@ -19,12 +21,28 @@ from taskq_core.client.outbox import OutboxFigures, OutboxRow, OutboxTable
 from taskq_django import transaction as transactions
 from taskq_django.middleware import on_healthy_connections
 from taskq_django.models import OutboxTask
+from taskq_django.tables import explained
 from taskq_django.transaction import after_commit
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 WRITTEN_AT_ONCE = 500
 """Maximum number of rows in one INSERT statement."""
 WRITTEN_BYTES = 8 << 20
 """Maximum bytes of messages in one INSERT statement of several rows. MariaDB accepts 16 MiB by default."""
+
+
+def _explained(method: Callable[P, T]) -> Callable[P, T]:
+    """Let a method of a table raise the errors of `explained`."""
+
+    @functools.wraps(method)
+    def explaining(*args: P.args, **kwargs: P.kwargs) -> T:
+        table: Any = args[0]
+        with explained(table.name, OutboxTask):
+            return method(*args, **kwargs)
+
+    return explaining
 
 
 class DatabaseTable:
@@ -40,6 +58,7 @@ class DatabaseTable:
     def _rows(self) -> "QuerySet[OutboxTask]":
         return OutboxTask.objects.using(self.name)
 
+    @_explained
     def write(self, rows: Sequence[OutboxRow]) -> None:
         """Write rows in the open transaction, or in a new one."""
         largest = max((len(row.task.message) for row in rows), default=0) or 1
@@ -48,6 +67,7 @@ class DatabaseTable:
             batch_size=max(1, min(WRITTEN_AT_ONCE, WRITTEN_BYTES // largest)),
         )
 
+    @_explained
     def claim(
         self, claim: str, *, most: int, most_bytes: int, seconds: float, receipts: Sequence[str] | None = None
     ) -> list[OutboxRow]:
@@ -74,16 +94,19 @@ class DatabaseTable:
         mine = self._rows.filter(pk__in=chosen, claim=claim).annotate(age=age).order_by("pk")
         return [OutboxRow.from_columns(each, each.age.total_seconds()) for each in mine]
 
+    @_explained
     def delete(self, claim: str, receipts: Sequence[str]) -> int:
         """Delete rows of a claim. Return their number."""
         count, _ = self._rows.filter(receipt__in=receipts, claim=claim).delete()
         return count
 
+    @_explained
     def release(self, claim: str, receipts: Sequence[str], *, seconds: float) -> None:
         """Release claimed rows. Other senders can claim them after this many seconds."""
         until = Now() + timedelta(seconds=seconds) if seconds > 0 else None
         self._rows.filter(receipt__in=receipts, claim=claim).update(claim="", claimed_until=until)
 
+    @_explained
     def figures(self) -> OutboxFigures:
         """Return the number of waiting rows and the age of the oldest."""
         found = self._rows.aggregate(
@@ -153,7 +176,8 @@ class DatabaseOutbox:
     def find(self, task_id: str) -> TaskInfo | None:
         """Return a task that waits in an outbox, or None. This scans the tables, which have no index of task ids."""
         for alias in outbox_aliases():
-            row = OutboxTask.objects.using(alias).filter(task_id=task_id, is_workflow=False).first()
+            with explained(alias, OutboxTask):
+                row = OutboxTask.objects.using(alias).filter(task_id=task_id, is_workflow=False).first()
             if row is not None:
                 return OutboxRow.from_columns(row, 0.0).info()
         return None

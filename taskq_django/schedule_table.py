@@ -2,7 +2,8 @@
 
 Every two seconds one query reads the columns that define the entries, and its result is compared with the previous one.
 So any change is noticed, also one made in SQL, and no clocks have to agree. Columns that schedulers write are not
-compared. A table that does not exist, or that the router does not allow in its database, is not read.
+compared. A table that the router does not allow in its database is not read. If a table does not exist, a warning in
+the log says so once a minute.
 """
 
 import logging
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connections, router, transaction
-from django.db.models import F, Model, Q
+from django.db.models import F, Q
 from django.db.models.signals import post_delete, post_save
 from django.utils import timezone
 
@@ -23,6 +24,7 @@ from taskq_core import TaskQError
 from taskq_core.tasks.periodic import EntryRuns
 from taskq_django.middleware import on_healthy_connections
 from taskq_django.models import PeriodicTask
+from taskq_django.tables import explained, has_table, migrate_command
 
 T = TypeVar("T")
 logger = logging.getLogger("taskq.scheduler")
@@ -51,12 +53,6 @@ def schedule_alias() -> str | None:
     return alias if router.allow_migrate_model(alias, PeriodicTask) else None
 
 
-def has_table(alias: str, model: type[Model] = PeriodicTask) -> bool:
-    """Return whether the table of a model exists."""
-    with connections[alias].cursor() as cursor:
-        return model._meta.db_table in connections[alias].introspection.table_names(cursor)
-
-
 class DatabaseSchedule:
     """Reads periodic tasks from a Django database. Implements the core's `ScheduleTable`."""
 
@@ -73,7 +69,8 @@ class DatabaseSchedule:
         if alias is None or not self._find_table(alias):
             return None if last_version == 0 else (0, [])
         try:
-            return _reached(partial(self._read, alias, last_version))
+            with explained(alias, PeriodicTask):
+                return _reached(partial(self._read, alias, last_version))
         except Exception:
             self._is_there = False  # the table may have been deleted, so look for it again
             raise
@@ -83,13 +80,15 @@ class DatabaseSchedule:
         alias = schedule_alias()
         if alias is not None:
             for start in range(0, len(runs), BATCH):
-                _reached(partial(_record, alias, runs[start : start + BATCH]))
+                with explained(alias, PeriodicTask):
+                    _reached(partial(_record, alias, runs[start : start + BATCH]))
 
     def record_next_firings(self) -> None:
         """Store the next firing of each row if it has changed. See `ScheduleTable.record_next_firings`."""
         alias = schedule_alias()
         if alias is not None and self._is_there:
-            _reached(partial(_record_next_firings, alias))
+            with explained(alias, PeriodicTask):
+                _reached(partial(_record_next_firings, alias))
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Call a function after a save or deletion in this process has committed. See `ScheduleTable.watch`."""
@@ -109,8 +108,14 @@ class DatabaseSchedule:
     def _find_table(self, alias: str) -> bool:
         now = time.monotonic()
         if not self._is_there and (self._looked_at is None or now - self._looked_at >= MISSING_S):
-            self._is_there = _reached(partial(has_table, alias))
+            self._is_there = _reached(partial(has_table, alias, PeriodicTask))
             self._looked_at = None if self._is_there else now
+            if not self._is_there:
+                logger.warning(
+                    "database %r has no table of periodic tasks, so the scheduler reads none from there; run %s",
+                    alias,
+                    migrate_command(alias),
+                )
         return self._is_there
 
     def _read(self, alias: str, seen: object) -> tuple[object, list[Entry]] | None:

@@ -32,10 +32,15 @@ class AsyncDatabase:
 
     Its connections belong to the event loop that opened them. So this class runs its own loop in a thread, with a pool
     like the engine's. Both start at the first use, and again after a fork.
+
+    Args:
+        engine: The engine of the application.
+        prepare: Called with each new engine, for example to add listeners of events.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, prepare: Callable[[Engine], None]) -> None:
         self._source = engine
+        self._prepare = prepare
         self._lock = threading.Lock()
         self._opened: tuple[asyncio.AbstractEventLoop, AsyncEngine] | None = None
         self._pid = 0
@@ -53,6 +58,7 @@ class AsyncDatabase:
             threading.Thread(target=_serve, args=(loop,), name="taskq-outbox", daemon=True).start()
             engine = create_async_engine(self._source.url, pool=self._source.sync_engine.pool.recreate())
             engine = engine.execution_options(**self._source.get_execution_options())
+            self._prepare(engine.sync_engine)
             self._opened, self._pid = (loop, engine), os.getpid()
         return self._opened
 

@@ -32,13 +32,14 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.sql.functions import FunctionElement
 
 from taskq_core import ConfigurationError, TaskInfo
-from taskq_core.client.outbox import OutboxFigures, OutboxRow, OutboxTable
+from taskq_core.client.outbox import OutboxFigures, OutboxRow, OutboxTable, table_fault
 from taskq_core.client.sender import TransactionHook
 from taskq_core.warnings import warn_if_blocking
 from taskq_sqlalchemy.database import AsyncDatabase, Database
@@ -190,8 +191,22 @@ class SQLAlchemyOutbox:
 
     def _bind(self, engine: Engine | AsyncEngine) -> None:
         self._engine = engine
-        self._database = AsyncDatabase(engine) if isinstance(engine, AsyncEngine) else Database(engine)
+        self._listen(engine.sync_engine if isinstance(engine, AsyncEngine) else engine)
+        self._database = AsyncDatabase(engine, self._listen) if isinstance(engine, AsyncEngine) else Database(engine)
         self._table = SQLAlchemyTable(self._database, self._model, _name_of(engine.url))
+
+    def _listen(self, engine: Engine) -> None:
+        event.listen(engine, "handle_error", self._explain)  # the same method is never added twice
+
+    def _explain(self, context: ExceptionContext) -> None:
+        """Raise `ConfigurationError` for a query that failed because the table is missing or forbidden."""
+        table = self._model.__table__.name
+        if table in (context.statement or ""):
+            remedy = "create it with a migration of Alembic, or with metadata.create_all(engine)"
+            error = context.original_exception
+            fault = table_fault(error, database=self._table.name, table=table, remedy=remedy)
+            if fault is not None:
+                raise fault from context.sqlalchemy_exception
 
     @contextmanager
     def use_engine(self, engine: Engine | AsyncEngine) -> Iterator[None]:

@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
-from taskq_core.errors import BrokerError
+from taskq_core.errors import BrokerError, ConfigurationError
 from taskq_core.service.outage import Outage
 from taskq_core.service.user_code import is_cancelled
 
@@ -76,6 +76,10 @@ async def serve(
                 failures += 1
                 pause_s = backoff(failures)
                 outage.report(name, error, failures)
+            except ConfigurationError as error:
+                failures += 1
+                pause_s = backoff(failures)
+                outage.ask_for_help(name, error)
             except (Exception, asyncio.CancelledError) as error:
                 if isinstance(error, asyncio.CancelledError) and is_cancelled():
                     raise

@@ -1,10 +1,13 @@
-"""Log an outage of Redis once for a whole process, instead of once for each part whose requests fail."""
+"""Log an outage of Redis once for a whole process, instead of once for each part whose requests fail.
+
+Log other failures that last until a person acts, such as a missing table, once a minute.
+"""
 
 import logging
 import threading
 
 from taskq_core.clock import SYSTEM_CLOCK, Clock
-from taskq_core.errors import BrokerError, BrokerUnavailableError, TaskQError
+from taskq_core.errors import BrokerError, BrokerUnavailableError, ConfigurationError, TaskQError
 
 logger = logging.getLogger("taskq.worker")
 
@@ -39,6 +42,21 @@ class Outage:
         self._answered_s: float | None = None
         self._logged_s: float | None = None
         self._is_logged = False
+        self._asked_s: dict[tuple[str, str], float] = {}
+
+    def ask_for_help(self, what: str, error: ConfigurationError) -> None:
+        """Log once a minute that a service does not work until a person changes something.
+
+        Args:
+            what: Name of the service.
+            error: What is wrong and what to do.
+        """
+        key, now = (what, str(error)), self._clock.monotonic()
+        with self._lock:
+            is_due = key not in self._asked_s or now - self._asked_s[key] >= EVERY_S
+            if is_due:
+                self._asked_s[key] = now
+        logger.log(logging.ERROR if is_due else logging.DEBUG, "%s does not work: %s", what, error)
 
     def report(self, what: str, error: BrokerError, failures: int = 1) -> None:
         """Log that a request failed and is repeated. Log a lost connection only once a minute for the whole process.

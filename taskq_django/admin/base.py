@@ -8,7 +8,8 @@ are then used:
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
@@ -17,6 +18,7 @@ from django.contrib.admin.utils import flatten_fieldsets, lookup_field, quote, u
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_permission_codename
 from django.core.exceptions import PermissionDenied
+from django.db import connections, router, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -32,6 +34,7 @@ from taskq_django.admin.change_list import RedisChangeList
 from taskq_django.admin.formats import Links
 from taskq_django.admin.live import LiveMixin, MixinBase, keep_messages
 from taskq_django.admin.rows import Rows
+from taskq_django.tables import explained
 
 if TYPE_CHECKING:
     BaseAdmin = admin.ModelAdmin[Any]
@@ -43,6 +46,7 @@ class FrameMixin(LiveMixin):
     """Draws taskq's own pages in the layout of the admin site, and returns addresses and permissions of the model."""
 
     confirmation_template = "admin/taskq_django/confirmation.html"
+    trouble_template = "admin/taskq_django/trouble.html"
 
     def render_page(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
         """Draw one of taskq's own pages in the layout of the admin site."""
@@ -82,6 +86,44 @@ class FrameMixin(LiveMixin):
         """Return whether the user may send signals to the rows of this page."""
         return self.allows(request, "signal")
 
+    # --- views --------------------------------------------------------------------------------------------------------
+
+    def get_urls(self) -> list[URLPattern]:
+        """Return Django's pages. Each shows errors of Redis, of the settings, and of a missing table."""
+        return self.reporting(super().get_urls())
+
+    def reporting(self, patterns: list[URLPattern]) -> list[URLPattern]:
+        """Let views show errors of Redis, of the settings, and of a missing table. Return the patterns."""
+        for each in patterns:
+            each.callback = self._reporting(each.callback)
+        return patterns
+
+    def _reporting(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+        @functools.wraps(view)
+        @never_cache
+        def reporting(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            try:
+                with self._table(request):
+                    return view(request, *args, **kwargs)
+            except (BrokerError, ConfigurationError) as error:
+                # The status is 200, because Django works and only Redis, a table or the settings have the problem.
+                title = capfirst(self.opts.verbose_name_plural)
+                return self.render_page(request, self.trouble_template, {"title": title, "trouble": str(error)})
+
+        return reporting
+
+    @contextmanager
+    def _table(self, request: HttpRequest) -> Iterator[None]:
+        """Explain errors of the table, if the model has one."""
+        if not self.opts.managed:
+            yield
+            return
+        alias = router.db_for_write(self.model)
+        # After an error inside a transaction (ATOMIC_REQUESTS), the page of the error needs further queries.
+        needs_savepoint = request.method == "GET" and connections[alias].in_atomic_block
+        with explained(alias, self.model), transaction.atomic(using=alias) if needs_savepoint else nullcontext():
+            yield
+
     def redirect_missing(self, request: HttpRequest, key: str) -> HttpResponse:
         """Redirect to the list with a message that a row does not exist any more."""
         text = _("%(name)s “%(key)s” does not exist any more.")
@@ -96,7 +138,6 @@ class RedisAdminMixin(FrameMixin, MixinBase):
     While Redis does not answer, every page shows the error and a link to try again.
     """
 
-    trouble_template = "admin/taskq_django/trouble.html"
     show_facets = admin.ShowFacets.NEVER  # Django would count database rows; taskq's filters count in Redis
     list_per_page = 50
     actions: Any = ()
@@ -194,26 +235,10 @@ class RedisAdminMixin(FrameMixin, MixinBase):
     # --- views --------------------------------------------------------------------------------------------------------
 
     def get_urls(self) -> list[URLPattern]:
-        """Return Django's pages and a page for actions on one row. Each page shows errors of Redis."""
+        """Return Django's pages and a page for actions on one row."""
         name = f"{self.opts.app_label}_{self.opts.model_name}_act"
         act = path("<path:object_id>/act/<str:action>/", self.admin_site.admin_view(self.act_view), name=name)
-        patterns = [act, *super().get_urls()]
-        for each in patterns:
-            each.callback = self._reporting(each.callback)
-        return patterns
-
-    def _reporting(self, view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
-        @functools.wraps(view)
-        @never_cache
-        def reporting(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-            try:
-                return view(request, *args, **kwargs)
-            except (BrokerError, ConfigurationError) as error:
-                # The status is 200, because Django works and only Redis or the settings have the problem.
-                title = capfirst(self.opts.verbose_name_plural)
-                return self.render_page(request, self.trouble_template, {"title": title, "trouble": str(error)})
-
-        return reporting
+        return [*self.reporting([act]), *super().get_urls()]
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the fieldsets of a row's page, without fields that have no value."""

@@ -19,9 +19,8 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from taskq_core import ConfigurationError
 from taskq_core.settings import EnqueueMode
-from taskq_django.admin.base import BaseAdmin
+from taskq_django.admin.base import BaseAdmin, FrameMixin
 from taskq_django.admin.formats import number, span
-from taskq_django.admin.live import LiveMixin
 from taskq_django.app import taskq
 from taskq_django.models import OutboxTask
 from taskq_django.outbox import DatabaseTable, outbox_aliases
@@ -70,7 +69,7 @@ def _figures(alias: str) -> str:
     return text % {"count": number(figures.waiting), "span": span(timedelta(seconds=figures.oldest_s))}
 
 
-class OutboxTaskAdminMixin(LiveMixin):
+class OutboxTaskAdminMixin(FrameMixin):
     """The pages of the outbox: how long each task has been waiting, and whether a sender has claimed it.
 
     Arguments are not shown. Time spans are computed with the clock of the database, as in the relay.

@@ -67,6 +67,41 @@ async def test_a_coroutine_without_a_session_writes_a_row(server: RedisServer, o
     reachable.close()
 
 
+def test_without_its_table_the_outbox_says_what_creates_it(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    engine = create_engine(f"sqlite:///{path}")
+    outbox = SQLAlchemyOutbox(engine, OutboxTask)
+    note = note_of(TaskQ(AWAY, outbox=outbox))
+    told = f"^database '{path}' has no table 'taskq_outbox', or an outdated one .*; create it with a migration"
+
+    with pytest.raises(ConfigurationError, match=told):
+        note.delay(1)
+    with pytest.raises(ConfigurationError, match=told):
+        outbox.tables()[0].figures()
+    with Session(engine) as session:
+        enqueue_after_commit(session).enqueue(note.s(2))
+        with pytest.raises(ConfigurationError, match=told):
+            session.commit()
+        session.rollback()
+        with pytest.raises(OperationalError, match="no such table: orders"):
+            session.execute(text("SELECT * FROM orders"))
+
+
+async def test_without_its_table_the_outbox_of_an_asynchronous_engine_says_what_creates_it(tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/shop.db")
+    outbox = SQLAlchemyOutbox(engine, OutboxTask)
+    note = note_of(TaskQ(AWAY, outbox=outbox))
+
+    with pytest.raises(ConfigurationError, match="has no table 'taskq_outbox'"):
+        await note.adelay(1)
+    async with AsyncSession(engine) as session:
+        enqueue_after_commit(session).enqueue(note.s(2))
+        with pytest.raises(ConfigurationError, match="has no table 'taskq_outbox'"):
+            await session.commit()
+    outbox.close()
+    await engine.dispose()
+
+
 async def test_status_routes_report_a_task_that_waits_in_the_outbox(
     server: RedisServer, outbox: SQLAlchemyOutbox
 ) -> None:
@@ -156,7 +191,7 @@ async def test_the_pool_of_the_outbox_has_the_execution_options_of_the_engine(tm
     elsewhere = engine.execution_options(schema_translate_map={None: "tenant"})
     outbox = SQLAlchemyOutbox(elsewhere, OutboxTask)
 
-    with pytest.raises(OperationalError, match=r"no such table: tenant\.taskq_outbox"):
+    with pytest.raises(ConfigurationError, match=r"no such table: tenant\.taskq_outbox"):
         outbox.tables()[0].figures()
     outbox.close()
     await engine.dispose()

@@ -22,5 +22,6 @@ The guarantee does not cover tasks that Redis itself loses.
 """
 
 from taskq_core.client.outbox.delivery import Delivered, Delivery
+from taskq_core.client.outbox.faults import table_fault
 from taskq_core.client.outbox.sender import OutboxSender
 from taskq_core.client.outbox.table import Outbox, OutboxFigures, OutboxRow, OutboxTable

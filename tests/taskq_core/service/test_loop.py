@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import logging
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from taskq_core.errors import BrokerUnavailableError
+from taskq_core.errors import BrokerUnavailableError, ConfigurationError
 from taskq_core.service import loop as service
 from taskq_core.service.loop import serve
 from taskq_core.service.outage import Outage
@@ -48,6 +50,29 @@ async def test_the_loop_continues_after_an_exception(
     assert told in caplog.text
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_fault_that_a_person_must_correct_is_logged_in_one_line_once_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    passes = 0
+    over = asyncio.Event()
+    clock: Any = SimpleNamespace(monotonic=lambda: passes * 7.0)
+
+    async def work() -> float:
+        nonlocal passes
+        passes += 1
+        if passes > 20:
+            over.set()
+            return 60.0
+        raise ConfigurationError("the table is missing; run migrate")
+
+    running = asyncio.create_task(serve("relay", work, outage=Outage(clock)))
+    await asyncio.wait_for(over.wait(), 60)
+    running.cancel()
+
+    assert caplog.messages == ["relay does not work: the table is missing; run migrate"] * 3
+    assert not any(each.exc_info for each in caplog.records)
 
 
 async def test_the_loop_ends_when_it_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
