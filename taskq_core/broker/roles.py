@@ -21,14 +21,14 @@ _UNUSABLE = re.compile(r"[\s\"'\x00-\x1f\x7f]")
 CONNECTION = "asking cluster|slots ping time wait"
 """Commands without a key that connections send. `AUTH` and `HELLO` need no right."""
 READ_COMMANDS = (
-    "exists get getbit hget hgetall hmget hscan hvals lindex llen lrange memory|usage mget scard sismember smembers "
-    "srandmember sscan xrange zcard zcount zrange zrank zrevrange zscore"
+    "exists get getbit hget hgetall hkeys hmget hscan hstrlen hvals lindex llen lrange memory|usage mget scard "
+    "sismember smembers srandmember sscan xrange zcard zcount zrange zrank zrevrange zscore"
 )
 COUNT_COMMANDS = (
     "exists hget hgetall lindex llen lrange memory|usage mget scard smembers srandmember zcard zcount zrange"
 )
 CHANGE_COMMANDS = (
-    f"{READ_COMMANDS} del expire hdel hincrby hset hsetnx hstrlen linsert lpos lpush lrem persist pexpire pttl "
+    f"{READ_COMMANDS} del expire hdel hincrby hset hsetnx linsert lpos lpush lrem persist pexpire pttl "
     "rename rpop rpush sadd set setbit srem type unlink zadd zpopmin zrem zscan"
 )
 WORKER_COMMANDS = (

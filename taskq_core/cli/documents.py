@@ -47,7 +47,7 @@ FIELDS: Mapping[type, str] = {
     TaskWait: "kind name number until",
     TimelineEntry: "kind name started_at ended_at duration_s=duration until has_timed_out has_failed workflow_id "
     "result",
-    OversizedResult: "size limit",
+    OversizedResult: "size limit is_stored",
     UnreadableTask: "id queue state problem message",
     Progress: "done total message at",
     Attempt: "attempt=number worker started_at ended_at error traceback",

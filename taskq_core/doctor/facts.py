@@ -78,7 +78,7 @@ class QueueFacts:
         counts: Number of tasks by state, and whether the queue is paused; None if the tasks cannot be counted.
         is_served: True if a running worker (taskq or Go) serves the queue.
         quarantined: Tasks in quarantine because they cannot be read.
-        quarantined_ids: Ids of the first 100 tasks in quarantine.
+        quarantined_sizes: Bytes of the messages of the first 100 tasks in quarantine, by task id.
         is_half_removed: True if a removal of the queue was started and not finished.
         unlimited: Workers that serve the queue without enforcing its limits, as `host:pid`.
         has_limit_worker: True if a worker that enforces limits serves the queue, or if that is unknown.
@@ -93,7 +93,7 @@ class QueueFacts:
     quarantined: int
     is_half_removed: bool
     damage: Damage | None
-    quarantined_ids: Sequence[str] = ()
+    quarantined_sizes: Mapping[str, int] = field(default_factory=dict)
     unlimited: Sequence[str] = ()
     has_limit_worker: bool = True
     workflows: int = 0

@@ -275,14 +275,13 @@ class _Reader:
 
     def _queue(self, name: str, served: Mapping[str, Sequence[WorkerProcess]] | None) -> QueueFacts:
         keys = self._keys.queue(name)
-        quarantined_ids: list[str] = []
+        sizes: dict[str, int] = {}
         try:
             counts = self._read(views.count_tasks(keys))
             quarantined = self._read(diagnosis.count_members(keys.quarantine)) or 0
             if quarantined:
-                quarantined_ids = (
-                    self._read(diagnosis.read_index(keys.quarantine, skip=0, count=_QUARANTINED_IDS)) or []
-                )
+                ids = self._read(diagnosis.read_index(keys.quarantine, skip=0, count=_QUARANTINED_IDS)) or []
+                sizes = {each: self._read(diagnosis.message_size(keys.quarantined(each))) or 0 for each in ids}
             workflows = self._read(diagnosis.count_members(keys.workflows_running)) or 0
         except BrokerReplyError:  # another check reports a key of the wrong type
             self._is_complete = False
@@ -294,7 +293,7 @@ class _Reader:
             counts=counts,
             is_served=served is None or name in served,
             quarantined=quarantined,
-            quarantined_ids=quarantined_ids,
+            quarantined_sizes=sizes,
             is_half_removed=self._read(actions.is_half_removed(keys)) is True,
             damage=None,
             unlimited=[

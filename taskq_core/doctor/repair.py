@@ -79,8 +79,9 @@ def for_a_person(facts: Facts) -> list[Repair]:
         left.append(Repair(queue=queue, kind=kind, subject=subject, detail=detail))
 
     for queue in facts.queues:
-        for task_id in queue.quarantined_ids:
-            leave(queue.name, "quarantined", task_id, "the task cannot be read: find its producer, then delete it")
+        for task_id, size in queue.quarantined_sizes.items():
+            detail = f"the task cannot be read, its message has {size:,} bytes: find its producer, then delete it"
+            leave(queue.name, "quarantined", task_id, detail)
         if queue.name_problem:
             leave(queue.name, "unusable_name", "", f"{queue.name_problem}: {facts.advice_on_name(queue.name)}")
     for wrong in facts.wrong_types:

@@ -153,8 +153,15 @@ def _check_workflows(facts: Facts) -> Findings:
 def _check_quarantine(facts: Facts) -> Findings:
     for queue in facts.queues:
         if queue.quarantined:
-            message = f"{queue.quarantined} tasks could not be read and are in quarantine, with unchanged bytes"
-            advice = "find out who enqueued them; docs/reference/layout-in-redis.md says where the bytes are"
+            largest = max(queue.quarantined_sizes.values(), default=0)
+            message = (
+                f"{queue.quarantined} tasks could not be read and are in quarantine, with unchanged bytes; "
+                f"the largest message has {largest:,} bytes"
+            )
+            advice = (
+                "find out who enqueued them; docs/reference/layout-in-redis.md says where the bytes are; messages over "
+                "MAX_MESSAGE_SIZE are not read"
+            )
             yield yellow("quarantine", queue.name, message, advice)
 
 

@@ -125,8 +125,9 @@ class TaskStateError(TaskQError):
         queue: Queue of the task.
         task_id: Id of the task.
         state: State of the task, or another reason. "moving": the task is being moved to another queue. "steps": the
-            task has stored steps or signals, so it cannot be moved. "lost": its record names a state, but the queue's
-            list of that state does not contain the task. "answered": the task no longer waits for this value.
+            task has stored steps or signals, so it cannot be moved. "large": its message or result is too large to be
+            moved. "lost": its record names a state, but the queue's list of that state does not contain the task.
+            "answered": the task no longer waits for this value.
             "changing": other clients keep changing the task.
         reason: The reason, as the rest of a sentence.
     """

@@ -51,6 +51,9 @@ def refusal(queue: str, task_id: str, answer: str, *, doing: str) -> Exception:
     if answer == Refusal.STEPS:
         problem = "the task has stored steps or signals, which stay in its queue"
         return TaskStateError(queue, task_id, "steps", problem)
+    if answer == Refusal.LARGE:
+        problem = "the message or the result of the task is too large to be moved"
+        return TaskStateError(queue, task_id, "large", problem)
     if answer == Refusal.LOST:
         problem = "the task is missing in the list of its state; run reconcile to repair it"
         return TaskStateError(queue, task_id, "lost", problem)

@@ -14,6 +14,7 @@ import msgspec
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations import diagnosis, views
+from taskq_core.broker.operations.operation import MESSAGE_MAX
 from taskq_core.broker.operations.views import SCAN_START, ScanPlace
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
@@ -189,7 +190,7 @@ def tasks_with_id(keys: Keys, queues: Iterable[str], wanted: TaskFilter) -> Requ
     scanned = read_bytes = 0
     ageless = replace(wanted, older_than=None, newer_than=None)
     for name in queues:
-        stored = yield from ask(views.read_task(keys.queue(name), wanted.text))
+        stored = yield from ask(views.read_task(keys.queue(name), wanted.text, max_result=MESSAGE_MAX))
         if stored is None:
             continue
         scanned += 1

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
 from taskq_core.broker.operations import diagnosis, views
+from taskq_core.broker.operations.operation import MESSAGE_MAX
 from taskq_core.broker.operations.views import Page, QueueCounts, StoredTask
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
@@ -26,7 +27,7 @@ from taskq_core.inspector.records import (
     UnreadableTask,
 )
 from taskq_core.settings import check_whole
-from taskq_core.wire import Keys, QueueKeys, TaskState
+from taskq_core.wire import Keys, QueueKeys, TaskState, unread_size
 
 HISTORY_DAYS = 90
 """Number of days for which Redis stores daily counters."""
@@ -217,7 +218,7 @@ def find(keys: Keys, name: str, task_id: str) -> RequestPlan[StoredTask]:
     """Return the stored form of a task."""
     check_text("queue", name)
     check_text("task_id", task_id)
-    stored = yield from ask(views.read_task(keys.queue(name), task_id))
+    stored = yield from ask(views.read_task(keys.queue(name), task_id, max_result=MESSAGE_MAX))
     if stored is None:
         yield from known_queue(keys, name)
         raise TaskNotFoundError(name, task_id)
@@ -238,7 +239,8 @@ def read_task(queue: str, stored: StoredTask) -> TaskInfo | UnreadableTask:
         except WireFormatError as error:
             problem = str(error)
     assert stored.state is not None
-    return UnreadableTask(id=stored.task_id, queue=queue, state=stored.state, problem=problem, message=stored.message)
+    message = b"" if unread_size(stored.message) else stored.message
+    return UnreadableTask(id=stored.task_id, queue=queue, state=stored.state, problem=problem, message=message)
 
 
 def _read(

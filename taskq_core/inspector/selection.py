@@ -129,6 +129,8 @@ class ActionReport:
             self.done.append(task)
         elif answer == Refusal.NOT_FOUND:
             self.skipped[Skip.GONE, ""] += 1
+        elif answer == Refusal.LARGE:
+            self.skip(Skip.UNREADABLE)
         elif answer in (Refusal.LOST, Refusal.MOVING, Refusal.STEPS):
             self.skipped[Skip(answer), ""] += 1
         elif task.state is not None and answer != task.state:

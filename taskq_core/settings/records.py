@@ -28,6 +28,7 @@ from taskq_core.settings.values import (
     member,
     members,
     memory_bytes,
+    message_bytes,
     read_record,
     seconds,
     unknown,
@@ -290,6 +291,9 @@ class Settings:
     max_memory: int | str | None = None
     """Approximate memory use at which a worker process is replaced: bytes, or text such as `300MB`; at least 16 MiB.
     None: no limit."""
+    max_message_size: int | str = "32MiB"
+    """Maximum size of a message that workers read: bytes, or text such as `64MB`; 17 MiB to 512 MiB. A task with a
+    larger message is moved to quarantine unread. Only other programs can enqueue such a task."""
     shutdown_grace: Duration = 30.0
     """Seconds that a stopping worker gives running tasks to finish. Then they return to the head of their queue."""
     unknown_task_timeout: Duration = 3600.0
@@ -351,6 +355,7 @@ class Settings:
             check_whole("MAX_TASKS", self.max_tasks, least=1, most=1_000_000_000)
         if self.max_memory is not None:
             set_(self, "max_memory", memory_bytes("MAX_MEMORY", self.max_memory))
+        set_(self, "max_message_size", message_bytes("MAX_MESSAGE_SIZE", self.max_message_size))
         set_(self, "shutdown_grace", seconds("SHUTDOWN_GRACE", self.shutdown_grace))
         set_(self, "unknown_task_timeout", seconds("UNKNOWN_TASK_TIMEOUT", self.unknown_task_timeout))
         set_(self, "enqueue_timeout", seconds("ENQUEUE_TIMEOUT", self.enqueue_timeout, allow_zero=False))
@@ -365,6 +370,12 @@ class Settings:
             set_(self, name, read_record(kind, name.upper(), getattr(self, name), off=off))
         set_(self, "include", check_modules("INCLUDE", self.include))
         set_(self, "autodiscover", _modules(self.autodiscover))
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The setting `max_message_size` in bytes."""
+        assert isinstance(self.max_message_size, int)
+        return self.max_message_size
 
     @property
     def has_own_queues(self) -> bool:

@@ -182,6 +182,20 @@ def check_processes(name: str, value: object) -> None:
     check_whole(name, value, least=1, most=PROCESSES_MAX)
 
 
+def message_bytes(name: str, value: object) -> int:
+    """Convert the maximum size of a message to bytes. The value has the form of `memory_bytes`.
+
+    Raises:
+        ConfigurationError: The value is not a size, or it is less than 17 MiB or more than 512 MiB.
+    """
+    size = memory_bytes(name, value)
+    if not 17 << 20 <= size <= 512 << 20:
+        raise ConfigurationError(
+            f"{name} must be between 17MiB, because clients accept payloads of 16MiB, and 512MiB, got {value!r}"
+        )
+    return size
+
+
 def memory_bytes(name: str, value: object) -> int:
     """Convert a memory size to bytes. The value is a number of bytes, or text such as `300MB` or `1.5GiB`.
 

@@ -105,7 +105,13 @@ def step_state(step: StepInfo | MemberRow) -> str:
 
 
 def not_stored(result: OversizedResult) -> str:
-    """Return the text for a result that was too large to be stored."""
+    """Return the text for a result that was too large to be stored or read."""
+    if result.is_stored:
+        return gettext(
+            "Not read: the result has %(size)s bytes, and the limit is %(limit)s.",
+            size=f"{result.size:,}",
+            limit=f"{result.limit:,}",
+        )
     return gettext(
         "Not stored: the result has %(size)s bytes, and the limit is %(limit)s (task option max_result_bytes).",
         size=f"{result.size:,}",

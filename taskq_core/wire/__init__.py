@@ -42,6 +42,7 @@ from taskq_core.wire.messages import (
     encode_headers,
     encode_message,
     retried_message,
+    unread_size,
 )
 from taskq_core.wire.options import Option, OptionKind, format_option, parse_option
 from taskq_core.wire.presence import (

@@ -24,6 +24,7 @@ _INT32_MAX = 2**31 - 1
 _INT64_MAX = 2**63 - 1
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CUT = "..."
+_UNREAD = re.compile(rb"\0([0-9]{1,18}) ([0-9]{1,18})")
 _NO_HEADERS: Mapping[str, str] = {}
 
 # Field tags of proto3: field number * 8, plus 2 for text and bytes, or plus 0 for numbers.
@@ -232,12 +233,21 @@ def decode_message(data: bytes) -> TaskMessage:
     """Decode a stored message.
 
     Raises:
-        WireFormatError: The bytes are not a task message. The error does not show them.
+        WireFormatError: The bytes are not a task message, or it was too large to be read. The error does not show them.
     """
     try:
         return TaskMessage.FromString(data)
     except (DecodeError, UnicodeDecodeError):  # protobuf's pure Python runtime raises UnicodeDecodeError
-        raise WireFormatError(f"{len(data)} bytes are not a task message") from None
+        problem = unread_size(data) or f"{len(data)} bytes are not a task message"
+        raise WireFormatError(problem) from None
+
+
+def unread_size(data: bytes) -> str:
+    """Return why a script did not read a message that is too large, "" if it did. See `broker/lua/_message.lua`."""
+    found = _UNREAD.fullmatch(data)
+    if found is None:
+        return ""
+    return f"its message has {int(found[1]):,} bytes, more than {int(found[2]):,}, and is not read"
 
 
 def encode_message(message: TaskMessage) -> bytes:

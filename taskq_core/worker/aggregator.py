@@ -334,7 +334,8 @@ class Aggregator(QueueService):
         unreadable: list[str] = []
         size = missing = 0
         while True:
-            page = await self._runner.run(read_members(self._queue, group, set_id, skip=size), patience_s=PATIENCE_S)
+            read = read_members(self._queue, group, set_id, skip=size, max_message=self._app.settings.max_message_bytes)
+            page = await self._runner.run(read, patience_s=PATIENCE_S)
             if page is None:
                 return None
             if not page:
@@ -357,7 +358,7 @@ class Aggregator(QueueService):
             ids = unreadable[start : start + BATCH_MAX]
             await self._runner.run(expel(self._queue, group, set_id, ids))
             logger.error(
-                "%d tasks in group %r of queue %s cannot be decoded and are moved to quarantine",
+                "%d tasks in group %r of queue %s cannot be read and are moved to quarantine",
                 len(ids),
                 group,
                 self._queue.name,

@@ -107,7 +107,9 @@ class DeadLetters(QueueService):
         again_in_s: int | None = None
         facts = {"queue": self._queue.name, "task_id": task_id}
         try:
-            stored = await self._runner.run(read_task(self._queue, task_id))
+            stored = await self._runner.run(
+                read_task(self._queue, task_id, max_message=self._app.settings.max_message_bytes)
+            )
             # Skip a task that was run again or deleted after it was archived.
             if stored is not None and stored.state is TaskState.ARCHIVED:
                 # A damaged message may contain another queue or id. Use the queue and id under which the task is

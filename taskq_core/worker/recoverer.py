@@ -120,6 +120,7 @@ class Recoverer(QueueService):
         self._every_s = context.config.span("recover_every")
         self._grace_s = math.ceil(context.grace_s)
         self._archive = context.app.settings.archive.limits(queue.name)
+        self._max_message = context.app.settings.max_message_bytes
 
     async def work(self) -> float:
         """Take back lost tasks. Return the seconds until the next call."""
@@ -127,7 +128,9 @@ class Recoverer(QueueService):
             return jittered(self._every_s)  # no active task, so no lease can have expired
         while True:
             needs_dead_letter = self._context.dead_letters[self._queue.name].expects
-            expired = await self._runner.run(list_expired(self._queue, grace_s=self._grace_s, limit=BATCH))
+            expired = await self._runner.run(
+                list_expired(self._queue, grace_s=self._grace_s, limit=BATCH, max_message=self._max_message)
+            )
             if not expired.tasks:
                 break
             recoveries = [
@@ -135,12 +138,18 @@ class Recoverer(QueueService):
                 for task in expired.tasks
             ]
             codes = await self._runner.run(
-                recover(self._queue, recoveries, grace_s=self._grace_s, archive=self._archive)
+                recover(
+                    self._queue,
+                    recoveries,
+                    grace_s=self._grace_s,
+                    archive=self._archive,
+                    max_message=self._max_message,
+                )
             )
             for recovery, code in zip(recoveries, codes, strict=True):
                 if code == "1":
                     self._log(recovery)
-            if "1" not in codes or (len(expired.tasks) < BATCH and "2" not in codes):
+            if "1" not in codes or not (expired.has_more or "2" in codes):
                 break
         return jittered(self._every_s)
 
@@ -149,7 +158,7 @@ class Recoverer(QueueService):
             Verdict.RETRY: "will be retried",
             Verdict.RETRY_UNCOUNTED: "will be retried",
             Verdict.ARCHIVE: "is archived, because no attempt is left",
-            Verdict.QUARANTINE: "cannot be decoded and is moved to quarantine",
+            Verdict.QUARANTINE: "cannot be read and is moved to quarantine",
             Verdict.DROP: "has no stored data, and its id is removed",
         }
         logger.warning(

@@ -59,6 +59,12 @@ class Starts:
         self._log_foreign = CountedLog(
             logger, logging.ERROR, "%d tasks in queue %s name a unique lock of another queue; they run without a lock"
         )
+        self._log_too_large = CountedLog(
+            logger,
+            logging.ERROR,
+            "moved %d tasks of queue %s to quarantine unread, because their messages are larger than MAX_MESSAGE_SIZE; "
+            "taskq doctor lists them",
+        )
         app = context.app
         self.limits = {name: task.limits for name, task in app.tasks.items() if task.limits is not None}
 
@@ -77,6 +83,8 @@ class Starts:
         """
         if answer.dropped:
             self._log_dropped.add(answer.dropped, queue.name)
+        if answer.too_large:
+            self._log_too_large.add(answer.too_large, queue.name)
         foreign_locks = 0  # task messages whose unique key is a key of another queue
         waits = iter(answer.waits_s) if answer.waits_s else None
         runs: list[Run] = []
@@ -132,6 +140,7 @@ class Starts:
         """Log the counts of events that were not logged yet."""
         self._log_dropped.flush()
         self._log_foreign.flush()
+        self._log_too_large.flush()
 
     # --- limits -------------------------------------------------------------------------------------------------------
 

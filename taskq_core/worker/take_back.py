@@ -14,9 +14,10 @@ from functools import partial
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations.operation import MESSAGE_MAX
 from taskq_core.broker.operations.services import Expired, ExpiredTask, Recovery, list_held, recover
 from taskq_core.errors import WireFormatError
-from taskq_core.settings import ArchiveLimits
+from taskq_core.settings import Settings
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.wire.durations import NS_PER_S
 from taskq_core.worker.dead_letters import needs_dead_letter
@@ -38,7 +39,7 @@ async def list_overrun(
     """
     found = []
     for queue in queues:
-        async for held in _held(runner, queue, token):
+        async for held in _held(runner, queue, token, MESSAGE_MAX):
             now_s = held.now_ns / 1e9
             found += [(queue.name, task.task_id) for task in held.tasks if _ends_s(task) + grace_s < now_s]
     return found
@@ -55,11 +56,11 @@ def _ends_s(task: ExpiredTask) -> float:
     return ends_at(message, task.started_s, clock_ahead_s=0.0)
 
 
-async def _held(runner: AsyncRunner, queue: QueueKeys, token: str) -> AsyncIterator[Expired]:
+async def _held(runner: AsyncRunner, queue: QueueKeys, token: str, max_message: int) -> AsyncIterator[Expired]:
     """Yield the tasks of a queue that a worker holds, some at a time."""
     cursor = ""
     while cursor != "0":
-        held = await runner.run(list_held(queue, owner=token, cursor=cursor or "0"))
+        held = await runner.run(list_held(queue, owner=token, cursor=cursor or "0", max_message=max_message))
         cursor = held.cursor
         yield held.found
 
@@ -87,7 +88,7 @@ async def take_back(
     count = 0
     is_dead_letter_needed = partial(needs_dead_letter, app)
     for queue in queues:
-        async for held in _held(runner, queue, token):
+        async for held in _held(runner, queue, token, app.settings.max_message_bytes):
             now_s, tasks = held.now_ns // NS_PER_S, held.tasks
             for start in range(0, len(tasks), BATCH):
                 recoveries = [
@@ -96,16 +97,18 @@ async def take_back(
                     )
                     for task in tasks[start : start + BATCH]
                 ]
-                count += await _take(runner, queue, token, recoveries, app.settings.archive.limits(queue.name))
+                count += await _take(runner, queue, token, recoveries, app.settings)
     return count
 
 
 async def _take(
-    runner: AsyncRunner, queue: QueueKeys, token: str, recoveries: list[Recovery], archive: ArchiveLimits
+    runner: AsyncRunner, queue: QueueKeys, token: str, recoveries: list[Recovery], settings: Settings
 ) -> int:
     count = 0
+    archive, max_message = settings.archive.limits(queue.name), settings.max_message_bytes
     while recoveries:
-        codes = await runner.run(recover(queue, recoveries, grace_s=0, archive=archive, gone=token))
+        request = recover(queue, recoveries, grace_s=0, archive=archive, gone=token, max_message=max_message)
+        codes = await runner.run(request)
         for recovery, code in zip(recoveries, codes, strict=True):
             if code == "1":
                 count += 1

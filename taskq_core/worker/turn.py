@@ -62,6 +62,7 @@ class Turn:
             lock_s=context.lock_s,
             with_waits=context.metrics.is_active,
             max_active=max_active,
+            max_message=context.app.settings.max_message_bytes,
         )
 
     def call_off(self) -> Operation[Dequeued]:

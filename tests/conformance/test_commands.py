@@ -75,7 +75,7 @@ class TestRuns:
         keys = taskq.runtime.keys.queue("default")
         counts = commands_of(redis_server, lambda: run(runs.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30)))
 
-        of_each = ("hlen", "hget", "hset", "hdel")
+        of_each = ("hlen", "hstrlen", "hget", "hset", "hdel")
         assert {name: counts.pop(name) for name in of_each} == dict.fromkeys(of_each, TASKS)
         assert counts == {
             **dict.fromkeys(("evalsha", "time", "get", "exists", "zcard", "rpop", "lpush", "zadd", "zrem", "set"), 1),
@@ -121,7 +121,7 @@ class TestRuns:
             **dict.fromkeys(("evalsha", "time", "get", "zmscore", "lrange", "ltrim", "del", "expireat"), 1),
             **dict.fromkeys(("exists", "rpop", "lpush", "zadd", "set"), 1),
             "zrem": 2,
-            **dict.fromkeys(("hset", "hdel"), TASKS),
+            **dict.fromkeys(("hstrlen", "hset", "hdel"), TASKS),
             **dict.fromkeys(("hlen", "hget"), 2 * TASKS),
             "llen": 2,
             "incrby": 2,

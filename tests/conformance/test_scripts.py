@@ -132,6 +132,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "scan_tasks": lambda q: views.scan_tasks(q, TaskState.PENDING, views.ScanPlace(), count=9),
     "count_groups": lambda q: views.count_groups(q, "0"),
     "estimate_memory": lambda q: views.estimate_memory(q),
+    "read_running": lambda q: presence.read_running(f"asynq:{{{q.name}}}:running"),
     "list_alive": lambda q: presence.list_alive(f"asynq:{{{q.name}}}:index", skip=0, count=9),
     "pause": lambda q: actions.pause(q),
     "close_queue": lambda q: actions.close_queue(q, force=False),

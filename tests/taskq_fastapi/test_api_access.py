@@ -321,4 +321,4 @@ async def test_a_result_that_was_too_large_is_explained(tasks: TaskQ, server: Re
     async with requests(api_app(tasks, allow_anonymous=True)) as web:
         one = (await web.get("/tasks/default/1")).json()
 
-    assert one["oversized_result"] == {"size": 20_000_000, "limit": 16_777_216}
+    assert one["oversized_result"] == {"size": 20_000_000, "limit": 16_777_216, "is_stored": False}

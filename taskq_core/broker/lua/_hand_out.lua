@@ -18,18 +18,20 @@ if not ids then
   return reply
 end
 local owner, started = ARGV[2] .. '.' .. ARGV[3] .. ':' .. expiry, string.sub(now_ns, 1, -7)
-local task_prefix, max_bytes = ARGV[7], tonumber(ARGV[5])
+local task_prefix, max_bytes, max_message = ARGV[7], tonumber(ARGV[5]), tonumber(ARGV[13])
 local waits = ARGV[9] == '1' and {}
 local call = redis.call
 
 -- start_plain: start a task that has only the three fields with which Asynq stores a waiting task, as most tasks do.
 -- Counting the fields (HLEN) costs Redis less than reading the optional fields by name. Returns the message and the time
--- at which the task became pending. Returns nothing, and changes nothing, if the task has other fields. The third value is
--- true if the hash does not exist.
+-- at which the task became pending. Returns nothing, and changes nothing, if the task has other fields or its message is
+-- too large. The third value is true if the hash does not exist.
 local function start_plain(key)
   local size = redis.pcall('HLEN', key) -- pcall: the key may have another type
   if size ~= 3 then
     return nil, nil, size == 0
+  elseif call('HSTRLEN', key, 'msg') > max_message then
+    return nil
   end
   local message = call('HGET', key, 'msg')
   local since = waits and call('HGET', key, 'pending_since')
@@ -55,23 +57,41 @@ end
 -- start_other_here: return a function that starts a task with any fields. Like start_plain, that function returns the
 -- message and the time, or nothing if it did not start the task. It is created for the first task with other fields.
 local start_other
-local foreign_locks = 0
+local foreign_locks, too_large = 0, 0
 local function start_other_here()
 local unique_prefix = string.sub(task_prefix, 1, -3) .. 'unique:'
 -- include _unique
 -- include _renew
 -- include _cancelled
 -- include _forget_steps
+-- include _message
   local function drop(id, key, lock)
     redis.call('DEL', key)
     forget_steps(string.sub(task_prefix, 1, -3), id)
     release(lock, id)
   end
 
+  -- move a task with a message that is too large, or that begins with a zero byte and so is invalid, to quarantine
+  local function set_aside(id, key, limited, lock, waited)
+    if limited then
+      is_permitted(id, key, limited, true)
+    end
+    local own_prefix = string.sub(KEYS[5], 1, -5)
+    -- pcall: the key may have another type. Then the reconciler moves the task to quarantine once it has replaced the key
+    if type(redis.pcall('ZADD', own_prefix .. 'quarantine', whole(now_s), id)) == 'number' then
+      redis.call('RENAME', key, own_prefix .. 'quarantine:' .. id)
+    end
+    release(lock, id)
+    if waited then
+      redis.call('PUBLISH', ARGV[8], id)
+    end
+    too_large = too_large + 1
+  end
+
   return function(id, key)
     local fields =
-      redis.pcall('HMGET', key, 'msg', 'taskq_step', 'taskq_wait', 'taskq_limit', 'unique_key', 'pending_since')
-    local message, limited, lock = fields[1], fields[4], fields[5]
+      redis.pcall('HMGET', key, 'taskq_step', 'taskq_wait', 'taskq_limit', 'unique_key', 'pending_since')
+    local message, limited, lock = message_of(key, max_message), fields[3], fields[4]
     if lock and not is_lock(lock) then
       lock, foreign_locks = nil, foreign_locks + 1
     end
@@ -81,11 +101,14 @@ local unique_prefix = string.sub(task_prefix, 1, -3) .. 'unique:'
       end
       reply[3] = reply[3] + 1
       return nil
-    elseif fields[2] and is_cancelled(KEYS[5], fields[2]) then
+    elseif fields[1] and is_cancelled(KEYS[5], fields[1]) then
       if limited then
         is_permitted(id, key, limited, true)
       end
       drop(id, key, lock)
+      return nil
+    elseif string.byte(message) == 0 then
+      set_aside(id, key, limited, lock, fields[2])
       return nil
     elseif limited and not is_permitted(id, key, limited) then
       return nil -- the task waits for its limit now
@@ -100,10 +123,10 @@ local unique_prefix = string.sub(task_prefix, 1, -3) .. 'unique:'
         renew(rule, lock, id, ARGV[10])
       end
     end
-    if fields[3] == '2' then
+    if fields[2] == '2' then
       redis.call('PUBLISH', ARGV[8], id)
     end
-    return message, fields[6]
+    return message, fields[5]
   end
 end
 
@@ -112,7 +135,7 @@ end
 local count, bytes, length = 0, 0, 0
 local batch, looked_at, dropped = ids, 0, nil
 repeat
-  dropped = reply[3]
+  dropped = reply[3] + too_large
   for i = 1, #batch do
     local id = batch[i]
     if bytes >= max_bytes or count >= limit then
@@ -143,7 +166,7 @@ repeat
     end
   end
   looked_at = looked_at + #batch
-  batch = reply[3] > dropped and count < limit and bytes < max_bytes and looked_at < 1000 and redis.call('RPOP', KEYS[1], 100)
+  batch = reply[3] + too_large > dropped and count < limit and bytes < max_bytes and looked_at < 1000 and redis.call('RPOP', KEYS[1], 100)
 until not batch
 
 -- Redis stores a small sorted set as a list and searches this list linearly. Once the set has contained a member longer
@@ -182,8 +205,8 @@ end
 if limits then
   limits.finish()
 end
-if foreign_locks > 0 then
-  reply[3] = reply[3] .. ' ' .. foreign_locks
+if foreign_locks + too_large > 0 then
+  reply[3] = reply[3] .. ' ' .. foreign_locks .. ' ' .. too_large
 end
 if waits and count > 0 then
   reply[4] = table.concat(waits, ',') .. ','

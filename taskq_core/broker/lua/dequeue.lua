@@ -23,14 +23,15 @@
   ARGV[10] int     minimum time for which a started task holds its unique lock (s)
   ARGV[11] int     maximum number of active tasks of the queue, '' for any number; a value in KEYS[7] overrides it
   ARGV[12] int     deadline of this request by Redis's clock (Unix ms), '' without one
+  ARGV[13] int     largest message in bytes. A task with a larger message is moved to quarantine; its message is not read
 
   An id without a message is dropped and counted, and replaced by another id, until about 1000 ids were read. The first
   write is RPOP: after an RPOP, even a full Redis allows the later writes of this script.
 
   returns  now (Unix ns as text), lease expiry (Unix s as text), number of dropped ids, time that each task was pending
            (ms, each followed by a comma; '' if not requested, in a repeat, or if Go stored no time), then per task: id,
-           message. Tasks that name a lock of another queue hold no lock. If there are any, the third value is
-           "<dropped ids> <number of these tasks>"
+           message. Tasks that name a lock of another queue hold no lock. If there are any, or tasks that were moved to
+           quarantine, the third value is "<dropped ids> <tasks with a foreign lock> <tasks in quarantine>"
 ]]
 -- include _clock
 -- include _late

@@ -48,14 +48,15 @@ for source = 1, 2 do
   for number = 1, math.min(#due[source], limit - moved - dropped) do
     local id = due[source][number]
     local key = ARGV[4] .. 't:' .. id
-    local fields = redis.pcall('HMGET', key, 'msg', 'group', 'taskq_priority', 'taskq_limit', 'taskq_group')
-    local group = fields[2] or (source == 1 and fields[5])
+    local fields = redis.pcall('HMGET', key, 'group', 'taskq_priority', 'taskq_limit', 'taskq_group')
+    local size = redis.pcall('HSTRLEN', key, 'msg') -- the message may be too large to be read
+    local group = fields[1] or (source == 1 and fields[4])
     if group and (group == '' or type(redis.pcall('ZCARD', ARGV[4] .. 'g:' .. group)) == 'table') then
       group = nil -- the group key is not a zset, so the task runs alone
     end
     redis.call('ZREM', KEYS[source], id)
-    if not fields[1] then
-      if fields[1] == false then
+    if type(size) ~= 'number' or size == 0 then
+      if size == 0 then
         redis.call('DEL', key) -- delete a hash without a message, because it prevents new tasks with this id
       end
       dropped = dropped + 1
@@ -63,15 +64,15 @@ for source = 1, 2 do
       redis.call('ZADD', ARGV[4] .. 'g:' .. group, whole(now_s), id)
       redis.call('SADD', KEYS[4], group)
       redis.call('HSET', key, 'state', 'aggregating', 'group', group)
-      if fields[5] then
+      if fields[4] then
         redis.call('HDEL', key, 'taskq_group')
       end
       moved = moved + 1
-    elseif fields[4] and not may_start(id, key, fields[4]) then
+    elseif fields[3] and not may_start(id, key, fields[3]) then
       moved = moved + 1
     else
-      local band = fields[3] and band_of(fields[3], source == 2) or 0
-      if band == 0 and fields[3] then -- the task was urgent in its first run, but its retries have no priority
+      local band = fields[2] and band_of(fields[2], source == 2) or 0
+      if band == 0 and fields[2] then -- the task was urgent in its first run, but its retries have no priority
         redis.pcall('ZREM', string.sub(KEYS[5], 1, -5) .. 'urgent', id)
       end
       ready.add(id, band)

@@ -10,12 +10,15 @@
   ARGV[6]  int     total bytes of messages and results after which no further task is read
   ARGV[7]  string  '1' to read from the other end
   ARGV[8]  string  prefix of the queue's taskq-only keys for scheduled tasks, else ''
+  ARGV[9]  int     largest message, and largest result, to read, see `_message` and `_fields`
 
   returns  number of tasks in the state, then per task: id, message, result, score, "<size> <limit>" of a result that was
-           too large to store, fence of its worker, time at which the worker received it (Unix ms), progress, time at
+           too large to store or to read, fence of its worker, time at which the worker received it (Unix ms), progress, time at
            which it became pending (Unix ns), what it waits for, see `_waiting`, beginning of the record of its last
            attempt (each '' if missing)
 ]]
+-- include _message
+-- include _fields
 -- include _waiting
 local first, count = tonumber(ARGV[2]), math.min(tonumber(ARGV[3]), 1000)
 local is_reversed = ARGV[7] == '1'
@@ -37,11 +40,11 @@ else
     scores[#scores + 1] = page[i + 1]
   end
 end
-local reply, bytes = { size }, 0
+local reply, bytes, most = { size }, 0, tonumber(ARGV[9])
 for i, id in ipairs(ids) do
-  local fields = redis.pcall(
-    'HMGET', ARGV[4] .. id, 'msg', 'result', 'taskq_oversized', 'taskq_owner', 'taskq_started', 'taskq_progress',
-    'pending_since', 'taskq_attempts', 'taskq_steps'
+  local fields = fields_of(
+    ARGV[4] .. id, most, most, 'taskq_owner', 'taskq_started', 'taskq_progress', 'pending_since', 'taskq_attempts',
+    'taskq_steps'
   )
   local message, result = fields[1] or '', fields[2] or ''
   reply[#reply + 1] = id

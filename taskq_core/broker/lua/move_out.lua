@@ -15,7 +15,8 @@
   ARGV[4]  string  name of the other queue, '' to resume interrupted moves
   ARGV[5]  string  required state of the tasks, '' for any
   ARGV[6]  int     total bytes of hashes after which no further task is moved
-  ARGV[7..]        ids (at most 200)
+  ARGV[7]  int     largest message, and largest result, of a task that may be moved
+  ARGV[8..]        ids (at most 200)
 
   The field taskq_moving holds "<move>:<caller>:<score>:<name of the other queue>". At first, move and caller are both
   the token of this call. If a task is already moving to that queue, the move is resumed under its first name, by which
@@ -25,7 +26,7 @@
 
   returns  now (Unix s), then per task that was read: answer, name of its move, other queue, score ('' none), remaining
            time of its unique lock (ms, '' not held), number of the following values, fields and values of its hash.
-           Answers: 'ok'; '' no such task; 'lost' it has no message, or the structure of its state does not contain it;
+           Answers: 'ok'; '' no such task; 'large' its message or result is too large; 'lost' it has no message, or the structure of its state does not contain it;
            'moving' it is being moved to a third queue, or its queue is being removed; 'steps' its steps are stored in
            this queue, where signals and sub-tasks of the task arrive; otherwise its state, from which
            it cannot be moved
@@ -46,7 +47,20 @@ local target_of_all = ARGV[4]
 local letters = string.sub(KEYS[7], 1, -7) .. 'letters'
 local limits = limiter(ARGV[2], now_s, now_ns, now_ms)
 
+local function is_large(key)
+  for _, field in ipairs({ 'msg', 'result' }) do
+    local size = redis.pcall('HSTRLEN', key, field)
+    if type(size) == 'number' and size > tonumber(ARGV[7]) then
+      return true
+    end
+  end
+  return false
+end
+
 local function set_out(id, key)
+  if is_large(key) then
+    return 'large'
+  end
   local hash = redis.pcall('HGETALL', key)
   if hash.err or #hash == 0 then
     if target_of_all == '' then
@@ -103,7 +117,7 @@ local function set_out(id, key)
 end
 
 local reply, bytes = { whole(now_s) }, 0
-for i = 7, #ARGV do
+for i = 8, #ARGV do
   local answer, token, target, score, left_ms, hash = set_out(ARGV[i], ARGV[2] .. 't:' .. ARGV[i])
   reply[#reply + 1] = answer
   reply[#reply + 1] = token or ''

@@ -7,19 +7,22 @@
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  int     0 to publish nothing, 1 its end, 2 each change; an earlier request for 2 stays in force
   ARGV[4]  string  prefix of the queue's taskq-only keys
+  ARGV[5]  int     largest message to read, see `_message`
+  ARGV[6]  int     largest result to read, see `_fields`
 
   returns  nothing if the task does not exist. Otherwise state, message, result, score in the set of its state, fence of
            its worker, time at which the worker received it (Unix ms), records of its attempts, progress, rule of its
-           unique lock, limit for which it waits, "<size> <limit>" of a result that was too large to store, what it
+           unique lock, limit for which it waits, "<size> <limit>" of a result that was too large to store or read, what it
            waits for, see `_waiting` (each '' if missing)
 ]]
+-- include _message
+-- include _fields
 -- include _waiting
-local fields = redis.call(
-  'HMGET',
+local fields = fields_of(
   KEYS[1],
+  tonumber(ARGV[5]),
+  tonumber(ARGV[6]),
   'state',
-  'msg',
-  'result',
   'taskq_owner',
   'taskq_started',
   'taskq_attempts',
@@ -27,11 +30,13 @@ local fields = redis.call(
   'taskq_wait',
   'taskq_unique',
   'taskq_line',
-  'taskq_oversized',
   'taskq_steps'
 )
-local state = fields[1]
-if not state or not fields[2] then
+if fields.err then
+  return fields
+end
+local state = fields[4]
+if not state or not fields[1] then
   return false
 end
 local score, wait = '', ''
@@ -43,8 +48,11 @@ end
 if state == 'scheduled' then
   wait = wait_of(ARGV[4], ARGV[1], fields[12])
 end
-if ARGV[3] > (fields[8] or '0') and state ~= 'completed' and state ~= 'archived' then
+if ARGV[3] > (fields[9] or '0') and state ~= 'completed' and state ~= 'archived' then
   -- pcall, because a full Redis refuses this write. The caller also polls, so it needs no message
   redis.pcall('HSET', KEYS[1], 'taskq_wait', ARGV[3])
 end
-return { state, fields[2], fields[3] or '', score, fields[4] or '', fields[5] or '', fields[6] or '', fields[7] or '', fields[9] or '', fields[10] or '', fields[11] or '', wait }
+return {
+  fields[4], fields[1], fields[2] or '', score, fields[5] or '', fields[6] or '', fields[7] or '', fields[8] or '',
+  fields[10] or '', fields[11] or '', fields[3] or '', wait
+}

@@ -16,7 +16,8 @@
   ARGV[8]  string  prefix of quarantined hashes
   ARGV[9]  string  token of a dead worker, to take only its tasks, even before their leases expire; '' to take tasks of
                    any worker whose leases have expired
-  ARGV[10..]       per task: verdict, id, lease expiry as listed, message listed, message to store, ms until the next
+  ARGV[10] int     largest message to read, see `_message`
+  ARGV[11..]       per task: verdict, id, lease expiry as listed, message listed, message to store, ms until the next
                    attempt, record of the attempt ('' none)
                    verdict  r retry after a counted failure   n retry without counting one   a archive
                             b archive, and add it to the dead letters for a handler
@@ -33,6 +34,7 @@
 -- include _check
 -- include _clock
 -- include _fence
+-- include _message
 -- include _date
 -- include _count
 local unique_prefix = ARGV[3] .. 'unique:'
@@ -62,57 +64,58 @@ local limits = limiter(ARGV[3], now_s, now_ns, now_ms)
 -- which permit of a sequence the task keeps, by verdict; see `release_permits` in `_limits`
 local kept_permit = { r = 'retry', n = 'retry', a = 'archive' }
 local gone = ARGV[9]
-for i = 10, math.min(#ARGV, 9 + 7 * budget), 7 do
+for i = 11, math.min(#ARGV, 10 + 7 * budget), 7 do
   local verdict, id = ARGV[i], ARGV[i + 1]
   local is_told = verdict == 'b'
   verdict = is_told and 'a' or verdict
   local key = task_prefix .. id
   local score = redis.call('ZSCORE', KEYS[2], id)
   local fields = redis.pcall(
-    'HMGET', key, 'msg', 'taskq_wait', 'taskq_step', 'taskq_permit', 'unique_key', 'taskq_unique', 'taskq_owner', 'taskq_steps'
+    'HMGET', key, 'taskq_wait', 'taskq_step', 'taskq_permit', 'unique_key', 'taskq_unique', 'taskq_owner', 'taskq_steps'
   )
-  local message = fields[1] or ''
+  local stored = message_of(key, tonumber(ARGV[10]))
+  local message = stored or ''
   local code = '0'
   local is_lost = score and tonumber(score) <= cutoff
   if gone ~= '' then
-    is_lost = score and worker_of(fields[7], score) == gone
+    is_lost = score and worker_of(fields[6], score) == gone
   end
   if is_lost and score == ARGV[i + 2] and message == ARGV[i + 3] then
     code = '1'
     leave(keys, id)
-    if fields[4] then
+    if fields[3] then
       limits.release_permits(id, key, kept_permit[verdict])
     end
     if verdict == 'r' or verdict == 'n' then
       keep(KEYS[3], whole(due(now_ms, tonumber(ARGV[i + 5]))), id, key, ARGV[i + 4], 'retry', record(key, ARGV[i + 6]))
-      follow(fields[6], fields[5], id, 'retry')
+      follow(fields[5], fields[4], id, 'retry')
       failed = failed + (verdict == 'r' and 1 or 0)
-      announce_change(keys, fields[2], id)
+      announce_change(keys, fields[1], id)
     elseif verdict == 'a' then
-      if fields[8] then
+      if fields[7] then
         keep_steps(ARGV[3], id, ARGV[6])
       end
       if is_told then
         redis.call('ZADD', string.gsub(KEYS[5], 'quarantine$', 'letters'), whole(now_s), id)
       end
       keep(KEYS[4], whole(now_s), id, key, ARGV[i + 4], 'archived', record(key, ARGV[i + 6]))
-      follow(fields[6], fields[5], id, 'archived')
+      follow(fields[5], fields[4], id, 'archived')
       failed = failed + 1
       archived = archived + 1
-      announce(keys, fields[2], id)
-      if fields[3] then
+      announce(keys, fields[1], id)
+      if fields[2] then
         local flow = workflows(string.sub(KEYS[5], 1, -11), { s = now_s, ns = now_ns, ms = now_ms })
-        flow.settled(fields[3], 'a', key, ARGV[i + 4], '')
+        flow.settled(fields[2], 'a', key, ARGV[i + 4], '')
       end
     elseif verdict == 'z' and message ~= '' then
       redis.call('RENAME', key, ARGV[8] .. id)
       redis.call('HDEL', ARGV[8] .. id, 'taskq_owner', 'taskq_started')
       redis.call('ZADD', KEYS[5], whole(now_s), id)
-      release(fields[5], id)
-      announce(keys, fields[2], id)
-    elseif fields[1] ~= nil then -- nil: a key of another type, which taskq did not write and does not delete
+      release(fields[4], id)
+      announce(keys, fields[1], id)
+    elseif stored ~= nil then -- nil: a key of another type, which taskq did not write and does not delete
       redis.call('DEL', key) -- delete a hash without a message, because it prevents new tasks with this id
-      release(fields[5], id)
+      release(fields[4], id)
     end
   end
   codes[#codes + 1] = code
@@ -123,4 +126,4 @@ if archived > 0 then
 end
 count(ARGV[3], 'processed', failed, now_s, tonumber(ARGV[5]))
 count(ARGV[3], 'failed', failed, now_s, tonumber(ARGV[5]))
-return table.concat(codes) .. string.rep('2', (#ARGV - 9) / 7 - #codes)
+return table.concat(codes) .. string.rep('2', (#ARGV - 10) / 7 - #codes)

@@ -10,15 +10,18 @@
   ARGV[4]  int     maximum number of tasks to read (at most 1000)
   ARGV[5]  string  prefix of task keys, or '' to read ids only
   ARGV[6]  int     total bytes of messages and results after which no further task is read
+  ARGV[7]  int     largest message, and largest result, to read, see `_message` and `_fields`
 
   In a sorted set the next page begins after (score, id), reversed before it, whether or not that task still exists. In a
   list, added tasks shift the others, so some are read twice, and removed tasks shift the others back, so some may be
   missed.
 
   returns  number of tasks, 1 if this was the last page, then per task: id, score ('' in a list) and, with a prefix,
-           message, result, pending_since (Unix ns), "<size> <limit>" of a result that was too large to store (each ''
-           if missing)
+           message, result, "<size> <limit>" of a result that was too large to store or to read, pending_since (Unix ns)
+           (each '' if missing)
 ]]
+-- include _message
+-- include _fields
 local function is_after(one, other) -- compares bytes, as Redis does. Lua's own comparison depends on the locale
   for i = 1, math.min(#one, #other) do
     local a, b = string.byte(one, i), string.byte(other, i)
@@ -68,7 +71,7 @@ for i = 1, #found, step do
   reply[#reply + 1] = step == 2 and found[i + 1] or ''
   read = read + 1
   if ARGV[5] ~= '' then
-    local fields = redis.pcall('HMGET', ARGV[5] .. found[i], 'msg', 'result', 'pending_since', 'taskq_oversized')
+    local fields = fields_of(ARGV[5] .. found[i], tonumber(ARGV[7]), tonumber(ARGV[7]), 'pending_since')
     for field = 1, 4 do
       reply[#reply + 1] = fields[field] or ''
       bytes = bytes + #reply[#reply]

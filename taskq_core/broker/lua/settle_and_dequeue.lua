@@ -3,10 +3,10 @@
   most frequent case, one script costs Redis less than settle and dequeue.
 
   KEYS     as in dequeue
-  ARGV[1..12]      as in dequeue; a call number that was used before is refused
-  ARGV[13] int     seconds until a daily counter expires
-  ARGV[14] string  numbers of the runs, as in settle
-  ARGV[15..]       ids of the tasks that are done (at most 200)
+  ARGV[1..13]      as in dequeue; a call number that was used before is refused
+  ARGV[14] int     seconds until a daily counter expires
+  ARGV[15] string  numbers of the runs, as in settle
+  ARGV[16..]       ids of the tasks that are done (at most 200)
 
   Either all tasks are settled, or nothing is changed. Nothing is changed if this worker no longer owns one of the
   tasks, if a client waits for one of the tasks, if one of the tasks is a step of a workflow or holds a permit of a
@@ -29,15 +29,15 @@ local number = type(last) == 'string' and tonumber(string.match(last, '^%d+'))
 if number and number >= tonumber(ARGV[3]) then
   return false
 end
-local size = #ARGV - 14
-local task_keys, _, mine, is_plain = owned(KEYS[3], ARGV[2], ARGV[14], ARGV[7], ARGV, 14, size)
+local size = #ARGV - 15
+local task_keys, _, mine, is_plain = owned(KEYS[3], ARGV[2], ARGV[15], ARGV[7], ARGV, 15, size)
 if mine < size or not is_plain then
   return false
 end
-local ends, oldest = common_end(KEYS[2], ARGV, 14, size)
+local ends, oldest = common_end(KEYS[2], ARGV, 15, size)
 if not ends then
   local is_named = {}
-  for position = 15, #ARGV do
+  for position = 16, #ARGV do
     if is_named[ARGV[position]] then
       return false
     end
@@ -53,11 +53,11 @@ local pending, tokens = redis.call('LLEN', KEYS[1]), redis.call('LLEN', KEYS[5])
 if ends then
   leave_together(KEYS[2], ends, size)
 else
-  leave_one_by_one(KEYS[2], ARGV, 14, size, task_keys, oldest, function()
+  leave_one_by_one(KEYS[2], ARGV, 15, size, task_keys, oldest, function()
     return true
   end)
 end
-delete_done(KEYS[3], string.sub(ARGV[7], 1, -3), task_keys, ARGV, 14, size, now_s, tonumber(ARGV[13]))
+delete_done(KEYS[3], string.sub(ARGV[7], 1, -3), task_keys, ARGV, 15, size, now_s, tonumber(ARGV[14]))
 
 local expiry = whole(now_s + tonumber(ARGV[6]))
 local reply = { now_ns, expiry, 0, '' }

@@ -9,6 +9,7 @@ from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import (
     ARCHIVE,
     BATCH_BYTES,
+    MESSAGE_MAX,
     NOW,
     Argument,
     Operation,
@@ -43,6 +44,7 @@ class Refusal(StrEnum):
     LOST = "lost"
     MOVING = "moving"
     STEPS = "steps"
+    LARGE = "large"
     CHANGED = "changed"
     DUPLICATE = "duplicate"
 
@@ -274,6 +276,7 @@ def move_out(
         target,
         "" if state is None else state.value,
         max_bytes,
+        MESSAGE_MAX,
         *task_ids,
     )
     return script("move_out", (*_structures(queue), queue.moving), args, read)

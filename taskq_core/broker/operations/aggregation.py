@@ -14,6 +14,7 @@ from taskq_core.broker.operations.new_tasks import NewTask, StoreCode
 from taskq_core.broker.operations.operation import (
     BATCH_BYTES,
     BATCH_MAX,
+    MESSAGE_MAX,
     NOW,
     RECEIPT_KEPT_S,
     Argument,
@@ -88,13 +89,16 @@ def read_members(
     skip: int,
     count: int = BATCH_MAX,
     max_bytes: int = BATCH_BYTES,
+    max_message: int = MESSAGE_MAX,
 ) -> Operation[list[tuple[str, bytes]] | None]:
     """Read some members of a set, the oldest first: pairs of id and message bytes (b"" if the message is missing).
+
+    Of a message over `max_message` bytes only the size is read. `decode_message` then raises an error that names it.
 
     The answer is None if the set does not exist, and an empty list after its last page.
     """
     keys = (queue.aggregation_set(group, set_id), queue.aggregation_sets)
-    return script("read_members", keys, (skip, count, max_bytes, queue.task_prefix), _read_members)
+    return script("read_members", keys, (skip, count, max_bytes, queue.task_prefix, max_message), _read_members)
 
 
 def _read_members(reply: Any) -> list[tuple[str, bytes]] | None:

@@ -34,6 +34,11 @@ def count_members(key: str) -> Operation[int]:
     return command("count_members", ("ZCARD", key), replies.integer)
 
 
+def message_size(key: str) -> Operation[int]:
+    """Read the size of a task's message in bytes, 0 if it has none."""
+    return command("message_size", ("HSTRLEN", key, "msg"), replies.integer)
+
+
 def try_evalsha() -> Operation[None]:
     """Run a script that does nothing by its SHA-1, to check the right to run scripts."""
     sha = hashlib.sha1(_NOTHING.encode(), usedforsecurity=False).hexdigest()

@@ -24,6 +24,9 @@ REQUEST_LIFETIME_S = 60
 are stored twice as long (enqueue.lua, dequeue.lua), so no accepted request arrives after such a record has expired."""
 BATCH_MAX = 200
 """Maximum number of tasks in one script call."""
+MESSAGE_MAX = 32 << 20
+"""Maximum bytes of a message that is read: 32 MiB, twice the largest payload of clients. A setting changes the limit of
+workers. Of a larger message, which may exhaust the memory of its reader, only the size is read."""
 BATCH_BYTES = 1 << 20
 """Bytes of messages after which no further task is added to a batch."""
 

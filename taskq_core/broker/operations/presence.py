@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from taskq_core.broker.operations import replies
-from taskq_core.broker.operations.operation import NOW, Operation, command, script
+from taskq_core.broker.operations.operation import MESSAGE_MAX, NOW, Operation, command, script
 from taskq_core.wire import QueueKeys
 
 
@@ -54,8 +54,11 @@ def forget_peer(queue: QueueKeys, place: str, token: str) -> Operation[int]:
 
 
 def read_running(workers_key: str) -> Operation[list[bytes]]:
-    """Read the running tasks of a worker process, each as a serialized `WorkerInfo`; at most its concurrency."""
-    return command("read_running", ("HVALS", workers_key), list)
+    """Read the running tasks of a worker process, each as a serialized `WorkerInfo`; at most its concurrency.
+
+    Go workers store the payload in this record. A record over `MESSAGE_MAX` bytes is left out.
+    """
+    return script("read_running", (workers_key,), (MESSAGE_MAX,), list)
 
 
 def read_entries(scheduler_key: str, *, skip: int, count: int) -> Operation[list[bytes]]:

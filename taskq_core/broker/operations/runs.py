@@ -10,6 +10,7 @@ from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import (
     ARCHIVE,
     BATCH_BYTES,
+    MESSAGE_MAX,
     NOW,
     STATISTICS_KEPT_S,
     Argument,
@@ -34,6 +35,7 @@ class Dequeued:
         tasks: Pairs of id and message bytes, oldest first.
         waits_s: Seconds for which each task was pending, None if unknown; empty without `with_waits`.
         foreign_locks: Number of tasks without their lock, because their hash names a key outside the queue's locks.
+        too_large: Number of tasks that were moved to quarantine, because their messages exceed the limit.
     """
 
     now_ns: int
@@ -42,6 +44,7 @@ class Dequeued:
     tasks: list[tuple[str, bytes]]
     waits_s: list[float | None] = field(default_factory=list)
     foreign_locks: int = 0
+    too_large: int = 0
 
 
 TaskRun = tuple[str, int]
@@ -55,14 +58,14 @@ def _runs_argument(runs: Sequence[int]) -> str:
 
 def _read_dequeued(reply: Any) -> Dequeued:
     ids, messages = replies.names(reply[4::2]), reply[5::2]
-    dropped, foreign_locks = (reply[2], 0) if isinstance(reply[2], int) else map(int, reply[2].split())
+    dropped, *rest = (reply[2],) if isinstance(reply[2], int) else map(int, reply[2].split())
     return Dequeued(
         int(reply[0]),
         int(reply[1]),
         dropped,
         list(zip(ids, messages, strict=True)),
         [int(each) / 1000 if each else None for each in reply[3].split(b",")[:-1]] if reply[3] else [],
-        foreign_locks,
+        *rest,
     )
 
 
@@ -78,6 +81,7 @@ def dequeue(
     max_bytes: int = BATCH_BYTES,
     with_waits: bool = False,
     lock_s: int | None = None,
+    max_message: int = MESSAGE_MAX,
 ) -> Operation[Dequeued]:
     """Dequeue up to `limit` pending tasks for the worker `owner`. A paused queue returns no tasks.
 
@@ -95,6 +99,7 @@ def dequeue(
         with_waits: Also read how long each task was pending.
         lock_s: Least seconds for which the tasks hold their unique locks, by default twice the lease. A lock that is
             held until the start only is released.
+        max_message: Largest message in bytes. A task with a larger one is moved to quarantine unread.
     """
     keys = (queue.pending, queue.active, queue.lease, queue.paused, queue.wake, queue.call(owner + lane), queue.limits)
     args: list[Argument] = [
@@ -110,8 +115,9 @@ def dequeue(
         2 * lease_s if lock_s is None else lock_s,
         "" if max_active is None else max_active,
         "",
+        max_message,
     ]
-    return script("dequeue", keys, args, _read_dequeued, deadline_at=len(args) - 1)
+    return script("dequeue", keys, args, _read_dequeued, deadline_at=len(args) - 2)
 
 
 def settle_and_dequeue(done: Sequence[TaskRun], asked: Operation[Dequeued]) -> Operation[Dequeued | None]:

@@ -8,6 +8,8 @@ from typing import Any
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import (
     ARCHIVE,
+    BATCH_BYTES,
+    MESSAGE_MAX,
     NOW,
     Argument,
     Operation,
@@ -74,10 +76,11 @@ class ExpiredTask:
 
 @dataclass(slots=True)
 class Expired:
-    """Redis's time (Unix ns) and the tasks whose lease has expired."""
+    """Redis's time (Unix ns), the tasks whose lease has expired, and whether more of them may follow."""
 
     now_ns: int
     tasks: list[ExpiredTask]
+    has_more: bool
 
 
 def _read_expired(reply: Any) -> Expired:
@@ -94,12 +97,18 @@ def _read_expired(reply: Any) -> Expired:
             )
             for task_id, expiry, message, fence, started, mark in reply[2:]
         ],
+        replies.text(reply[1]) != "0",
     )
 
 
-def list_expired(queue: QueueKeys, *, grace_s: int, limit: int = 100) -> Operation[Expired]:
-    """List tasks whose lease expired at least `grace_s` seconds ago."""
-    args = (NOW, queue.task_prefix, limit, grace_s)
+def list_expired(
+    queue: QueueKeys, *, grace_s: int, limit: int = 100, max_message: int = MESSAGE_MAX
+) -> Operation[Expired]:
+    """List at most `limit` tasks whose lease expired at least `grace_s` seconds ago, until `BATCH_BYTES` are read.
+
+    Of a message over `max_message` bytes only the size is read. `decode_message` then raises an error that names it.
+    """
+    args = (NOW, queue.task_prefix, limit, grace_s, "", "", max_message, BATCH_BYTES)
     return script("list_leases", (queue.lease,), args, _read_expired, name="list_expired")
 
 
@@ -115,13 +124,16 @@ class Held:
     found: Expired
 
 
-def list_held(queue: QueueKeys, *, owner: str, cursor: str = "0") -> Operation[Held]:
-    """Read some leases of the queue, from a cursor on, and list the tasks among them that a worker holds."""
+def list_held(queue: QueueKeys, *, owner: str, cursor: str = "0", max_message: int = MESSAGE_MAX) -> Operation[Held]:
+    """Read some leases of the queue, from a cursor on, and list the tasks among them that a worker holds.
+
+    For `max_message` see `list_expired`.
+    """
 
     def read(reply: Any) -> Held:
         return Held(replies.text(reply[1]), _read_expired(reply))
 
-    args = (NOW, queue.task_prefix, LEASES_LOOKED_AT, "", owner, cursor)
+    args = (NOW, queue.task_prefix, LEASES_LOOKED_AT, "", owner, cursor, max_message, BATCH_BYTES)
     return script("list_leases", (queue.lease,), args, read, name="list_held")
 
 
@@ -157,16 +169,23 @@ class Recovery:
 
 
 def recover(
-    queue: QueueKeys, recoveries: Sequence[Recovery], *, grace_s: int, archive: ArchiveLimits = ARCHIVE, gone: str = ""
+    queue: QueueKeys,
+    recoveries: Sequence[Recovery],
+    *,
+    grace_s: int,
+    archive: ArchiveLimits = ARCHIVE,
+    gone: str = "",
+    max_message: int = MESSAGE_MAX,
 ) -> Operation[str]:
     """Recover tasks of lost workers: those whose lease expired at least `grace_s` seconds ago, or all of one worker.
 
-    `gone` is the token of a worker that is known to have ended. Its leases need not have expired.
+    `gone` is the token of a worker that is known to have ended. Its leases need not have expired. `max_message` is the
+    value with which the tasks were listed.
 
     The answer has one character per task: "1" recovered; "0" skipped, because it was settled, extended or recovered
     before; "2" not handled, because many tasks are active and one call then handles fewer.
     """
-    args: list[Argument] = [NOW, grace_s, *housekeeping(queue, archive), queue.quarantined(""), gone]
+    args: list[Argument] = [NOW, grace_s, *housekeeping(queue, archive), queue.quarantined(""), gone, max_message]
     for each in recoveries:
         args += (
             "b" if each.is_dead_letter else each.verdict.value,

@@ -9,7 +9,7 @@ import msgspec
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.limits import WAITING_SCORE_S
-from taskq_core.broker.operations.operation import BATCH_BYTES, NOW, Operation, command, owner_of, script
+from taskq_core.broker.operations.operation import BATCH_BYTES, MESSAGE_MAX, NOW, Operation, command, owner_of, script
 from taskq_core.errors import BrokerReplyError
 from taskq_core.wire import QueueKeys, TaskState
 
@@ -32,7 +32,7 @@ class StoredTask:
         last_attempt: Beginning of the record of its last attempt. Only listings have it.
         wait: The wait of a scheduled task, "<end, Unix ms, or '-'> <wait>", see `_steps.lua`. Listings have it.
         unique_rule: Rule of its unique lock, "" if it has no lock, or one as Asynq's.
-        oversized: Size and limit of a result that was too large to store, else b"". Listings have it.
+        oversized: Size and limit of a result that was too large to store or read, else b"". Listings have it.
         line: Limit for which it waits, as kind:name:key, "" if it waits for none; None in a listing.
     """
 
@@ -81,12 +81,19 @@ def _state(queue: QueueKeys, task_id: str, word: Any) -> TaskState:
 
 
 def read_task(
-    queue: QueueKeys, task_id: str, *, publish_end: bool = False, publish_changes: bool = False
+    queue: QueueKeys,
+    task_id: str,
+    *,
+    publish_end: bool = False,
+    publish_changes: bool = False,
+    max_message: int = MESSAGE_MAX,
+    max_result: int = 512 << 20,
 ) -> Operation[StoredTask | None]:
     """Read one task. The answer is None if it does not exist.
 
     `publish_end` requests that its end is published on `queue.done`. `publish_changes` requests this also for its
-    progress and its changes of state.
+    progress and its changes of state. Of a message or a result over its limit, only the size is read. By
+    default, any result is read, because Redis stores at most 512 MiB.
     """
 
     def read(reply: Any) -> StoredTask | None:
@@ -104,7 +111,14 @@ def read_task(
         stored.wait = replies.shown(reply[11])
         return stored
 
-    args = (task_id, queue.prefix, 2 if publish_changes else int(publish_end), queue.own_prefix)
+    args = (
+        task_id,
+        queue.prefix,
+        2 if publish_changes else int(publish_end),
+        queue.own_prefix,
+        max_message,
+        max_result,
+    )
     return script("read_task", (queue.task(task_id),), args, read)
 
 
@@ -186,7 +200,7 @@ def list_tasks(
     lease = queue.lease if state is TaskState.ACTIVE else ""
     own = queue.own_prefix if state is TaskState.SCHEDULED else ""
     kind = "list" if is_list(state) else "zset"
-    args = (kind, skip, count, queue.task_prefix, lease, max_bytes, int(is_reversed), own)
+    args = (kind, skip, count, queue.task_prefix, lease, max_bytes, int(is_reversed), own, MESSAGE_MAX)
     return script("list_tasks", (key,), args, read)
 
 
@@ -343,7 +357,7 @@ def scan_tasks(
             scan.ids.append(task_id)
             scan.places.append(ScanPlace(place.skip + number) if listed else ScanPlace(0, replies.text(score), task_id))
             if not ids_only:
-                message, result, since, oversized = next(words), next(words), next(words), next(words)
+                message, result, oversized, since = next(words), next(words), next(words), next(words)
                 second = int(since) // 1_000_000_000 if since.isdigit() and state is TaskState.PENDING else None
                 shown = replies.shown(raw_id)
                 its_score = second if listed else _score(score)
@@ -352,7 +366,7 @@ def scan_tasks(
 
     kind = "reversed" if is_reversed else "zset"
     at = ("list", place.skip, "") if listed else (kind, place.score, place.task_id)
-    args = (*at, count, "" if ids_only else queue.task_prefix, max_bytes)
+    args = (*at, count, "" if ids_only else queue.task_prefix, max_bytes, MESSAGE_MAX)
     return script("scan_tasks", (key_of(queue, state, group),), args, read)
 
 

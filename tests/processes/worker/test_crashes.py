@@ -18,6 +18,7 @@ from tests.taskq_core.worker.conftest import (
     WorkerProcess,
     lapse,
     marks,
+    push_raw,
     state_of,
     stored,
     until_blocking,
@@ -249,6 +250,23 @@ def test_a_task_that_takes_all_memory_is_archived_and_its_worker_survives(
     assert [handle.result(10) for handle in neighbours] == ["done"] * 50
     assert marks(redis_server, "a") == ["started", "started"]
     assert poison.refresh().last_error.startswith("MemoryError")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+
+
+def test_a_message_larger_than_the_memory_kills_no_worker(
+    app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """Another program enqueued it. The tasks after it run, and it is set aside with its bytes."""
+    large = 200_000_000
+    push_raw(redis_server, queue, "large", bytes(large))
+    small = app.remote("quick", retention=600).delay(name="small")
+
+    worker = start_process(harm={"memory_mib": 300})
+
+    assert small.result(30) == "done"
+    assert redis_server.client.zrange(queue.quarantine, 0, -1) == [b"large"]
+    assert redis_server.client.hstrlen(queue.quarantined("large"), "msg") == large
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
 

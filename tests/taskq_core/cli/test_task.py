@@ -183,7 +183,7 @@ def test_a_result_that_was_too_large_is_explained(run: Run, run_json: RunJson, a
     assert said in run("task", "inspect", "-q", "default", "-i", task_id).stdout
     assert "22 bytes are not stored" in run("task", "list", "-q", "default", "--state", "completed").stdout
     (document,) = run_json("task", "inspect", "-q", "default", "-i", task_id)["tasks"]
-    assert document["oversized_result"] == {"size": 22, "limit": 10}
+    assert document["oversized_result"] == {"size": 22, "limit": 10, "is_stored": False}
 
 
 def test_inspect_shows_attempts_with_their_tracebacks(run: Run, run_json: RunJson, app: TaskQ) -> None:

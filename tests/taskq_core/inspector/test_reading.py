@@ -14,7 +14,7 @@ from taskq_core import (
     TaskQ,
     TaskState,
 )
-from taskq_core.errors import BrokerReplyError, QueueNotFoundError
+from taskq_core.errors import BrokerReplyError, QueueNotFoundError, TaskStateError
 from taskq_core.inspector import AsyncInspector, Inspector, QueueInfo, TaskPage, UnreadableTask
 from tests.redis_server import RedisServer
 from tests.rows import rows
@@ -362,3 +362,33 @@ async def test_an_unreachable_redis_is_reported() -> None:
         Inspector(app).queues()
     with pytest.raises(BrokerUnavailableError, match="cannot reach"):
         await AsyncInspector(app).queues()
+
+
+async def test_a_large_message_and_a_large_result_are_shown_by_their_sizes(
+    app: TaskQ, ask: Ask, redis_server: RedisServer
+) -> None:
+    queue = app.runtime.keys.queue("default")
+    size = (32 << 20) + 1
+    enqueue(app, task_id="a")
+    small = redis_server.client.hget(queue.task("a"), "msg")
+    redis_server.client.hset(queue.task("a"), mapping={"msg": bytes(size)})
+    redis_server.client.hset(queue.task("b"), mapping={"msg": small, "state": "completed", "result": bytes(size)})
+    redis_server.client.zadd(queue.completed, {"b": 4_000_000_000})
+
+    page = await ask("tasks", "default", TaskState.PENDING)
+    found = await ask("find_tasks", "default", TaskState.PENDING, name="email:deliver")
+    completed = await ask("tasks", "default", TaskState.COMPLETED)
+
+    (large,) = page.tasks
+    assert large == await ask("task", "default", "a")
+    assert isinstance(large, UnreadableTask)
+    assert (large.problem, large.message) == (
+        "its message has 33,554,433 bytes, more than 33,554,432, and is not read",
+        b"",
+    )
+    assert found.tasks == ()
+    for task in (*completed.tasks, await ask("task", "default", "b")):
+        assert task.result == b""
+        assert str(task.oversized_result) == "33,554,433 bytes are stored, but not read here: the limit is 33,554,432"
+    with pytest.raises(TaskStateError, match="too large to be moved"):
+        await ask("move_task", "default", "b", "other")

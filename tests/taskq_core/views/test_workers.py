@@ -8,7 +8,7 @@ import pytest
 
 from taskq_core import TaskQ
 from taskq_core.inspector import QueueWeight
-from taskq_core.wire import ServerInfo, WorkerInfo
+from taskq_core.wire import ServerInfo, WorkerInfo, asynq_pb2
 from tests.redis_server import RedisServer
 from tests.taskq_core.views.conftest import Ask
 
@@ -82,6 +82,17 @@ async def test_fields_that_a_worker_does_not_report_are_unknown(ask: Ask, redis_
     assert (first.started_at, first.uptime, list(first.weights)) == (None, None, [])
     assert (first.running[0].running_for, first.running[0].is_overdue) == (None, False)
     assert (second.uptime, list(second.weights)) == (None, [QueueWeight(name="low", weight=0, share=None)])
+
+
+async def test_a_running_task_with_a_large_payload_is_left_out(ask: Ask, redis_server: RedisServer) -> None:
+    """Go workers store the payload of a running task in their heartbeat."""
+    appear(redis_server, running=runs("small"))
+    large = asynq_pb2.WorkerInfo(server_id="s7", task_id="large", task_payload=bytes(33 << 20))
+    redis_server.client.hset("asynq:workers:{box:7:s7}", "large", large.SerializeToString())
+
+    (worker,) = (await ask("workers")).workers
+
+    assert [each.task_id for each in worker.running] == ["small"]
 
 
 async def test_a_worker_whose_clock_is_ahead_started_just_now(ask: Ask, redis_server: RedisServer) -> None:

@@ -705,7 +705,7 @@ class TestFailures:
         assert bench.server.client.hget(bench.queue.quarantined("bad"), "msg") == b"\xff\xff"
         assert (aggregator.combined, aggregator.failed) == (1, 0)
         assert bench.server.client.zcard(bench.queue.aggregation_sets) == 0
-        assert "1 tasks in group 'g' of queue default cannot be decoded and are moved to quarantine" in caplog.text
+        assert "1 tasks in group 'g' of queue default cannot be read and are moved to quarantine" in caplog.text
 
     async def test_the_members_of_a_set_survive_the_death_of_its_worker(self, bench: Bench) -> None:
         """The worker is killed after it took the set. Another worker, even one in Go, returns the members."""
