@@ -16,7 +16,6 @@ from typing import Any
 import click
 
 from taskq_core.cli.session import Session
-from taskq_core.cli.text import clean
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerError,
@@ -29,6 +28,7 @@ from taskq_core.errors import (
     WorkerNotFoundError,
 )
 from taskq_core.service.outage import ADDRESS_HINT
+from taskq_core.wire.quoting import clean
 
 FAILED = 1
 """Exit status of the `taskq` command after a failure."""

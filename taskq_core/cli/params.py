@@ -95,7 +95,7 @@ class QueueType(click.ParamType):  # type: ignore[type-arg]  # generic in newer 
             queues = session.inspector.queues()
         except Exception:  # the code of --app may raise any exception, and a traceback would disturb the typed line
             return []
-        return [CompletionItem(name) for name in queues if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in queues if name.startswith(incomplete) and name.isprintable()]
 
 
 DURATION = DurationType()

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from taskq_core.cli.documents import document
 from taskq_core.cli.table import GAP, Column, fitted
-from taskq_core.cli.text import clean
+from taskq_core.wire.quoting import clean
 
 Colour = Literal["auto", "always", "never"]
 """When to use colors; `auto` uses them on a terminal, unless `NO_COLOR` is set."""
@@ -97,8 +97,9 @@ class Output:
 
     def pairs(self, pairs: Mapping[str, str]) -> None:
         """Write names and values, one pair per line, with the values aligned."""
-        width = max(map(cell_len, pairs), default=0)
-        for name, value in pairs.items():
+        names = [clean(name) for name in pairs]
+        width = max(map(cell_len, names), default=0)
+        for name, value in zip(names, pairs.values(), strict=True):
             line = Text(f"{name:<{width}}  ", style="dim")
             line.append(clean(value), style=STYLES.get(value, "not dim"))
             self._console.print(line, soft_wrap=True)
@@ -168,7 +169,7 @@ class Output:
             yield lambda done, total: None
             return
         bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
@@ -176,7 +177,7 @@ class Output:
             transient=True,
         )
         with bar:
-            task = bar.add_task(what, total=None)
+            task = bar.add_task(clean(what), total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
 

@@ -22,6 +22,7 @@ from taskq_core.settings import Settings, parse_queues, seconds
 from taskq_core.supervisor import Limits, Member, Supervisor, SupervisorConfig
 from taskq_core.supervisor.channel import VARIABLE
 from taskq_core.telemetry import flush
+from taskq_core.wire.quoting import clean
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
 if TYPE_CHECKING:  # not imported at run time, so that workers start faster
@@ -284,11 +285,11 @@ class WorkerFormatter(LineFormatter):
         """Return the log line with name and id of the task appended."""
         line = super().formatMessage(record)
         context = current.get()
-        task_id = getattr(record, "task_id", None) or (None if context is None else context.id)
+        task_id = clean(str(getattr(record, "task_id", None) or ("" if context is None else context.id)))
         if not task_id or task_id in line:
             return line
-        name = getattr(record, "task_name", None) or (None if context is None else context.name)
-        return f"{line} [{name or 'task'} {task_id}]"
+        name = getattr(record, "task_name", None) or ("task" if context is None else context.name)
+        return f"{line} [{clean(str(name))} {task_id}]"
 
 
 def set_up_log(verbosity: int, logger: str = "") -> None:

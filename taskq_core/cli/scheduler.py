@@ -15,11 +15,11 @@ from taskq_core.app import TaskQ
 from taskq_core.cli.base import Command
 from taskq_core.cli.running import Output, health_url, set_up_log
 from taskq_core.cli.session import Session
-from taskq_core.cli.text import clean
 from taskq_core.cli.worker import service_options, verbosity_option
 from taskq_core.scheduler import SchedulerConfig, SchedulerListener, run_scheduler
 from taskq_core.tasks.periodic import Firing, FiringOutcome
 from taskq_core.telemetry import flush_at_end
+from taskq_core.wire.quoting import clean
 
 DESCRIPTION = "Enqueue periodic tasks when they are due, until stopped."
 EPILOG = """\

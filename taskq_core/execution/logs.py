@@ -12,6 +12,7 @@ from typing import Any
 from taskq_core.execution.context import current
 from taskq_core.execution.propagation import REQUEST_ID, request_id
 from taskq_core.telemetry import current_ids
+from taskq_core.wire.quoting import clean
 
 FIELDS = ("task_id", "task_name", "queue", "attempt", "request_id", "trace_id", "span_id")
 """Names of the fields of a log record that describe the task, the request and the trace."""
@@ -123,15 +124,8 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's line, followed by the indented lines of its traceback."""
         first, *more = super().format(record).split("\n")
-        return "\n".join([first, *[f"  {_plain(line)}" for line in more]])
+        return "\n".join([first, *[f"  {clean(line)}" for line in more]])
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the record's own line, without a traceback."""
-        return _plain(super().formatMessage(record))
-
-
-def _plain(line: str) -> str:
-    """Return a text with its line breaks and control characters escaped."""
-    if line.isprintable():
-        return line
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
+        return clean(super().formatMessage(record))

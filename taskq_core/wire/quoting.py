@@ -1,4 +1,4 @@
-"""Quote and unquote text as Go does, for option strings."""
+"""Quote and unquote text as Go does, for option strings, and escape text for terminals and logs."""
 
 import ast
 import re
@@ -56,6 +56,17 @@ def _quoted(character: str) -> str:
     if number < 0x20 or number == 0x7F:
         return f"\\x{number:02x}"
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def clean(text: str) -> str:
+    """Return a text with unprintable characters escaped, so that it cannot control a terminal or break a line.
+
+    These are control characters, line and paragraph separators, and characters that change the writing direction: ESC
+    becomes backslash x1b.
+    """
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def escape_limit_name(name: str) -> str:

@@ -26,6 +26,7 @@ from taskq_core.worker.listener import call_guarded
 from taskq_core.worker.processes import TaskProcesses
 from taskq_core.worker.progress import ProgressWriter
 from taskq_core.worker.run import Ending, Run, RunTask
+from taskq_core.worker.run_log import warn_with_stack
 from taskq_core.worker.settler import Settler
 from taskq_core.worker.threads import TaskThreads
 
@@ -223,15 +224,15 @@ class Executor:
             return False
         run.is_abandoned = True
         self.abandoned += 1
-        logger.warning(
+        warn_with_stack(
             "task %s still runs %g s after it was interrupted (%s): its run is settled and its slot is free, but its "
-            "function may still have effects; %d of at most %d functions are abandoned%s",
+            "function may still have effects; %d of at most %d functions are abandoned",
             run.name,
             STUCK_S,
             run.ending.value,
             self.abandoned,
             self._most_abandoned,
-            f", this one at\n{stack}" if stack else "",
+            stack=stack,
             extra=run.facts,
         )
         self._settler.add(run)

@@ -7,7 +7,6 @@ leases, so no task is lost. But without this log, the cause of the slow worker w
 import asyncio
 import contextlib
 import inspect
-import logging
 import math
 import sys
 import threading
@@ -18,8 +17,7 @@ from types import CodeType, FrameType
 from taskq_core.tasks.task import Task
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.run import Run
-
-logger = logging.getLogger("taskq.worker")
+from taskq_core.worker.run_log import warn_with_stack
 
 BLOCKED_S = 1.0
 """Seconds after which an unresponsive loop counts as blocked. Also the seconds between two checks."""
@@ -74,13 +72,13 @@ class LoopWatch:
             return
         self._warned_at[name] = now
         where = f"{held_by.f_code.co_filename}:{held_by.f_lineno}"
-        logger.warning(
+        warn_with_stack(
             "task %r has blocked the event loop for %.1f s, at %s, so the worker cannot start or settle tasks; "
-            "make it a plain function, or call blocking code with asyncio.to_thread [loop-blocked]\n%s",
+            "make it a plain function, or call blocking code with asyncio.to_thread [loop-blocked]",
             name,
             blocked_s,
             where,
-            "".join(traceback.format_stack(frame)[-_FRAMES:]).rstrip(),
+            stack="".join(traceback.format_stack(frame)[-_FRAMES:]).rstrip(),
         )
 
 

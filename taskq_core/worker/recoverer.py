@@ -110,6 +110,25 @@ def delay_after_loss(app: TaskQ, queue: QueueKeys, message: TaskMessage, error: 
     return delay_after(options.policy, message.retried, error, context)
 
 
+def log_recovery(queue: QueueKeys, recovery: Recovery, reason: str) -> None:
+    """Log what happened to a lost task.
+
+    Args:
+        queue: Key names of the queue.
+        recovery: The task, and the decision that was carried out.
+        reason: Why the task counts as lost, as a clause for the log line.
+    """
+    descriptions = {
+        Verdict.RETRY: "will be retried",
+        Verdict.RETRY_UNCOUNTED: "will be retried",
+        Verdict.ARCHIVE: "is archived, because no attempt is left",
+        Verdict.QUARANTINE: "cannot be read and is moved to quarantine",
+        Verdict.DROP: "has no stored data, and its id is removed",
+    }
+    facts = {"queue": queue.name, "task_id": recovery.task.task_id}
+    logger.warning("%s; the task %s", reason, descriptions[recovery.verdict], extra=facts)
+
+
 class Recoverer(QueueService):
     """Takes back lost tasks of one queue."""
 
@@ -148,21 +167,7 @@ class Recoverer(QueueService):
             )
             for recovery, code in zip(recoveries, codes, strict=True):
                 if code == "1":
-                    self._log(recovery)
+                    log_recovery(self._queue, recovery, "the worker of a task no longer extends its lease")
             if "1" not in codes or not (expired.has_more or "2" in codes):
                 break
         return jittered(self._every_s)
-
-    def _log(self, recovery: Recovery) -> None:
-        descriptions = {
-            Verdict.RETRY: "will be retried",
-            Verdict.RETRY_UNCOUNTED: "will be retried",
-            Verdict.ARCHIVE: "is archived, because no attempt is left",
-            Verdict.QUARANTINE: "cannot be read and is moved to quarantine",
-            Verdict.DROP: "has no stored data, and its id is removed",
-        }
-        logger.warning(
-            "the worker of a task no longer extends its lease; the task %s",
-            descriptions[recovery.verdict],
-            extra={"queue": self._queue.name, "task_id": recovery.task.task_id},
-        )

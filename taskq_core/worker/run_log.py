@@ -2,7 +2,7 @@
 
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskq_core.errors import TaskQError, UnknownTaskError
@@ -120,6 +120,15 @@ def _leave_out_frames(error: BaseException) -> None:
         if stack is not None or isinstance(each, TaskQError):  # otherwise the error is the worker's, so keep all frames
             each.__traceback__ = stack
         each = each.__cause__ or each.__context__
+
+
+def warn_with_stack(text: str, *values: object, stack: str, extra: Mapping[str, object] | None = None) -> None:
+    """Log a warning about a task, with the stack of its function on the lines after the message."""
+    record = logger.makeRecord(
+        logger.name, logging.WARNING, __file__, 0, text, values, None, extra=extra, sinfo=stack or None
+    )
+    if logger.isEnabledFor(record.levelno):
+        logger.handle(record)
 
 
 def runs_text(runs: Sequence[Run], now: float) -> str:

@@ -7,7 +7,6 @@ The loss counts as an attempt, as at the end of a lease, so a task that kills it
 runs. `delay_after_loss` computes the delay of the next run.
 """
 
-import logging
 import math
 from collections.abc import AsyncIterator, Collection, Sequence
 from functools import partial
@@ -21,10 +20,8 @@ from taskq_core.settings import Settings
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.wire.durations import NS_PER_S
 from taskq_core.worker.dead_letters import needs_dead_letter
-from taskq_core.worker.recoverer import BATCH, decide
+from taskq_core.worker.recoverer import BATCH, decide, log_recovery
 from taskq_core.worker.run import ends_at
-
-logger = logging.getLogger("taskq.worker")
 
 
 async def list_overrun(
@@ -112,9 +109,6 @@ async def _take(
         for recovery, code in zip(recoveries, codes, strict=True):
             if code == "1":
                 count += 1
-                logger.warning(
-                    "a task's process has ended; the task is recovered",
-                    extra={"queue": queue.name, "task_id": recovery.task.task_id},
-                )
+                log_recovery(queue, recovery, "a task's process has ended")
         recoveries = [each for each, code in zip(recoveries, codes, strict=True) if code == "2"]
     return count

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from rich.style import Style
 from rich.text import Text
 
-from taskq_core.cli.text import clean
 from taskq_core.wire import TaskState
+from taskq_core.wire.quoting import clean
 
 _HEIGHTS = "▁▂▃▄▅▆▇█"
 _UNITS = ("", "k", "M", "G", "T")

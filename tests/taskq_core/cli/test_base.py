@@ -216,7 +216,7 @@ def completed(typed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 def test_a_shell_completes_commands_options_and_queues(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    redis_server.client.sadd("asynq:queues", "critical", "low")
+    redis_server.client.sadd("asynq:queues", "critical", "low", "critical\x1b[2J\nplain,x")
     monkeypatch.setenv("TASKQ_URL", redis_server.unix_url)
 
     for typed, expected in (
@@ -228,6 +228,7 @@ def test_a_shell_completes_commands_options_and_queues(
         ("taskq task list -q cri", "critical"),
     ):
         assert f"plain,{expected}" in completed(typed, monkeypatch, capsys), typed
+    assert completed("taskq queue pause cri", monkeypatch, capsys) == ["plain,critical"]
 
 
 def test_completion_without_a_broker_is_silent(

@@ -16,7 +16,7 @@ from taskq_core.cli.render import (
     shown_span,
 )
 from taskq_core.cli.table import Column
-from taskq_core.cli.text import clean
+from taskq_core.wire.quoting import clean
 
 COLUMNS = (Column(title="NAME"), Column(title="SIZE", right=True), Column(title="STATE"))
 ROWS = [("default", "3", "paused"), ("\N{SNOWMAN}\N{CJK UNIFIED IDEOGRAPH-4E00}", "12000", "running")]

@@ -14,6 +14,8 @@ from taskq_core.cli import main, running
 from taskq_core.cli.running import StatusWriter, WorkerFormatter, banner, make_worker, worker_config
 from taskq_core.cli.worker import worker_options
 from taskq_core.execution.context import current
+from taskq_core.wire.quoting import clean
+from tests.logged import CONTROLS
 from tests.rows import rows
 
 SETTINGS = Settings(queues={"critical": 6, "low": 1}, concurrency=4)
@@ -175,6 +177,22 @@ def test_each_line_of_the_log_names_the_task_it_belongs_to() -> None:
         "INFO the worker on a task [task 8]",
         r"INFO the worker\x1b[31m",
     ]
+
+
+@pytest.mark.parametrize("is_extra", [True, False])
+def test_name_and_id_of_a_task_cannot_control_the_terminal(is_extra: bool) -> None:
+    name, task_id = f"name{CONTROLS}", f"id{CONTROLS}"
+    record = logging.makeLogRecord({"msg": "said %s", "args": (CONTROLS,)})
+    if is_extra:
+        record.__dict__ |= {"task_name": name, "task_id": task_id}
+    token = current.set(TaskContext(id=task_id, name=name, queue="low"))
+
+    line = WorkerFormatter("%(message)s").format(record)
+    current.reset(token)
+
+    assert line.isprintable()
+    assert line.endswith(f"[{clean(name)} {clean(task_id)}]")
+    assert "\\x1b" in line
 
 
 def test_output_that_cannot_be_written_does_not_stop_the_work() -> None:

@@ -13,6 +13,7 @@ from taskq_core import JsonFormatter, LineFormatter, SkipRetry, TaskContext, Tas
 from taskq_core.execution.context import current
 from taskq_core.execution.propagation import request_id
 from taskq_core.testing import capture, drain
+from tests.logged import CONTROLS
 from tests.rows import rows
 
 logger = logging.getLogger("tests.logs")
@@ -86,7 +87,7 @@ def test_a_record_outside_of_a_task_has_no_task_fields() -> None:
 
 
 @rows("formatter", [JsonFormatter(), LineFormatter("%(message)s")])
-@rows("text", ["a\nb", "a\r\nb", "\x1b[31mred", "\x00", "\x85 \u2028 \u2029", "\ud800", '"}{'], ids=ascii)
+@rows("text", ["a\nb", "a\r\nb", "\x1b[31mred", CONTROLS, "\ud800", '"}{'], ids=ascii)
 def test_a_record_is_always_one_line(formatter: logging.Formatter, text: str) -> None:
     with written(formatter=formatter) as stream:
         logger.info("said %s", text, extra={"more": text})

@@ -13,7 +13,9 @@ from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, until, until_bl
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if "[loop-blocked]" in record.getMessage()]
+    """Return the warnings, each with its stack."""
+    records = [record for record in caplog.records if "[loop-blocked]" in record.getMessage()]
+    return [f"{record.getMessage()}\n{record.stack_info}" for record in records]
 
 
 async def test_a_coroutine_that_blocks_the_loop_is_logged(

@@ -58,7 +58,7 @@ async def test_a_recovered_task_uses_an_attempt(gone: Gone, redis_server: RedisS
 
 
 async def test_recovery_after_the_last_attempt_archives_the_task(
-    gone: Gone, redis_server: RedisServer, queue: QueueKeys
+    gone: Gone, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
     task_id = await gone.take(max_retry=0)
     assert await gone.runner.run(runs.mark_starts(queue, [(task_id, 1)], owner=gone.token)) == [True]
@@ -67,6 +67,7 @@ async def test_recovery_after_the_last_attempt_archives_the_task(
 
     assert state_of(redis_server, queue, task_id) == "archived"
     assert "no attempt is left" in stored(redis_server, queue, task_id).error_msg
+    assert "a task's process has ended; the task is archived, because no attempt is left" in caplog.messages
 
 
 async def test_the_last_attempt_is_not_used_before_its_run_starts(
