@@ -29,6 +29,7 @@ from taskq_fastapi.dependencies import (
 from taskq_fastapi.depends import INJECTED, TaskDependencies, enable_depends
 from taskq_fastapi.health import health_router
 from taskq_fastapi.lifespan import taskq_lifespan
+from taskq_fastapi.refusals import answer_refusal
 from taskq_fastapi.router import task_router
 from taskq_fastapi.status import AcceptedDep, TaskAccepted, TaskStatus, accepted_dep
 
@@ -42,6 +43,7 @@ __all__ = [
     "TaskDependencies",
     "TaskStatus",
     "accepted_dep",
+    "answer_refusal",
     "client_dep",
     "enable_depends",
     "health_router",

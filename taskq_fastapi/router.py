@@ -31,10 +31,11 @@ from taskq_core.settings import Duration, seconds
 from taskq_core.views import event_streams
 from taskq_core.views.event_streams import Event, StateUnavailableError, Streams
 from taskq_core.views.status import status_of
+from taskq_fastapi.addresses import events_route, status_route, stream_route
 from taskq_fastapi.applications import DEFAULT_NAME
 from taskq_fastapi.closed import guards
 from taskq_fastapi.dependencies import client_dep
-from taskq_fastapi.status import GONE, TaskStatus, events_route, status_of_none, status_route, stream_route
+from taskq_fastapi.status import GONE, TaskStatus, status_of_none
 
 logger = logging.getLogger("taskq.fastapi")
 

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
-from fastapi import Depends, HTTPException, Request, Response
+from fastapi import Depends, Request, Response
 from pydantic import BaseModel, Field
-from starlette.routing import NoMatchFound
 
 from taskq_core import OversizedResult, TaskHandle, TaskState
+from taskq_fastapi.addresses import events_route, path_of, status_route, stream_route
 from taskq_fastapi.applications import DEFAULT_NAME
+from taskq_fastapi.refusals import check_accepted
 
 GONE: Literal["gone"] = "gone"
 """The state of a task that no longer exists."""
@@ -110,21 +110,6 @@ def status_of_none(queue: str, task_id: str) -> TaskStatus:
     return TaskStatus(id=task_id, queue=queue, state=GONE, is_final=True)
 
 
-def status_route(name: str) -> str:
-    """Return the name of the status route of a queue application."""
-    return f"taskq_status_{name}"
-
-
-def stream_route(name: str) -> str:
-    """Return the name of the route of the emitted values of a queue application's tasks."""
-    return f"taskq_stream_{name}"
-
-
-def events_route(name: str) -> str:
-    """Return the name of the events route of a queue application."""
-    return f"taskq_events_{name}"
-
-
 @dataclass(frozen=True, slots=True)
 class AcceptedDependency:
     """A dependency on a function that makes a `TaskAccepted` from a handle. Equal for equal names."""
@@ -134,43 +119,25 @@ class AcceptedDependency:
     async def __call__(self, request: Request, response: Response) -> Callable[[TaskHandle[Any]], TaskAccepted]:
         """Return a function that makes a `TaskAccepted` and sets the header `Location`. FastAPI calls this.
 
-        The function raises `HTTPException` with 503 for a task that could not be sent after the commit.
+        The function raises `HTTPException` for a task that was refused or could not be sent after the commit, see
+        `taskq_fastapi.refusals`, and `TaskNotSentError` for a task whose transaction was rolled back.
         """
 
         def accepted(handle: TaskHandle[Any]) -> TaskAccepted:
-            if handle.send_error is not None:
-                detail = f"task {handle.name!r} was not enqueued after the commit"
-                raise HTTPException(503, detail, headers={"Retry-After": "1"}) from handle.send_error
-            handle.check_not_lost()
+            check_accepted(handle, request, self.name)
             answer = TaskAccepted(
                 id=handle.id,
                 queue=handle.queue,
                 state=handle.first_state if handle.is_sent else DEFERRED,
-                status_url=_path(request, status_route(self.name), handle),
-                events_url=_path(request, events_route(self.name), handle),
-                stream_url=_path(request, stream_route(self.name), handle),
+                status_url=path_of(request, status_route(self.name), handle.queue, handle.id),
+                events_url=path_of(request, events_route(self.name), handle.queue, handle.id),
+                stream_url=path_of(request, stream_route(self.name), handle.queue, handle.id),
             )
             if answer.status_url is not None:
                 response.headers["Location"] = answer.status_url
             return answer
 
         return accepted
-
-
-def _path(request: Request, route: str, handle: TaskHandle[Any]) -> str | None:
-    """Return the path of the named route in the app or in the app that it is mounted in. None if neither has it."""
-    scope = request.scope
-    if "/" in handle.queue:
-        return None  # the path parameter of the route accepts no slash
-    values = {"queue": quote(handle.queue, safe=""), "task_id": quote(handle.id, safe="")}
-    outermost = scope.get("app_root_path", scope.get("root_path", ""))
-    for root, router in ((scope.get("root_path", ""), request.app.router), (outermost, scope.get("router"))):
-        try:
-            if router is not None:
-                return f"{root.rstrip('/')}{router.url_path_for(route, **values)}"
-        except NoMatchFound:
-            continue
-    return None
 
 
 def accepted_dep(name: str = DEFAULT_NAME) -> AcceptedDependency:

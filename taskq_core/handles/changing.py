@@ -169,7 +169,8 @@ def replace_payload(
         if answer == OK:
             return
         if answer == Refusal.DUPLICATE:
-            raise DuplicateTaskError(message.type, queue.name, task_id)
+            holder = yield from ask(actions.read_lock(changed.unique_key))
+            raise DuplicateTaskError(message.type, queue.name, task_id, existing_id=holder)
         if answer != Refusal.CHANGED:
             raise refusal(queue.name, task_id, answer, doing=doing)
     raise TaskStateError(queue.name, task_id, "changing", "other clients keep changing the task; try again")

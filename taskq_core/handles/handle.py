@@ -1,6 +1,6 @@
 """The handle of an enqueued task: its id, its state and the wait for its outcome."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -427,10 +427,15 @@ class TaskHandle(SentLater, Generic[R_co]):
         self.queue = to_queue
 
 
+check_answer: Callable[[TaskHandle[Any]], None] = TaskHandle.check_not_lost
+"""Raises an error for a handle that a route returns, if its task was not sent. `taskq_fastapi` replaces it by a
+function that raises errors with an HTTP status."""
+
+
 def _checked(value: Any, _: Any) -> TaskHandle[Any]:
     if not isinstance(value, TaskHandle):
         raise ValueError(f"expected a TaskHandle, got {type(value).__name__}")
-    value.check_not_lost()
+    check_answer(value)
     return value
 
 

@@ -148,7 +148,8 @@ def of_error(error: TaskQError) -> Response:
         logger.warning("a request to the JSON API failed: %s", error)
         facts = _facts(error, "code", "may_have_happened")
         return document(*kind, "the server log has details", more=facts, headers={"Retry-After": "1"})
-    more = {name: value for name, value in _facts(error, "code", "queue", "task_id", "state").items() if value}
+    facts = _facts(error, "code", "queue", "task_id", "existing_id", "state")
+    more = {name: value for name, value in facts.items() if value}
     return document(*kind, str(error), more=more)
 
 

@@ -66,7 +66,7 @@ def test_the_handle_of_an_unsent_task_has_no_state_and_a_failed_send_is_an_error
         web = TestClient(app)
 
         assert web.post("/later/1").json()["state"] == "deferred"
-        with pytest.raises(TaskNotSentError, match="away"):
+        with pytest.raises(TaskNotSentError, match="away"):  # no error of an enqueue, so no client can correct it
             web.post("/later/1", params={"failed": True})
 
 

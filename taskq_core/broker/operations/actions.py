@@ -93,6 +93,11 @@ def act(
     return script("act", keys, args, _words, name=f"{action.value}_tasks", repeatable=repeatable)
 
 
+def read_lock(lock: str) -> Operation[str]:
+    """Return the id of the task that holds a unique lock, "" if no task holds it."""
+    return command("read_lock", ("GET", lock), lambda reply: replies.name(reply or b""))
+
+
 def change_task(
     queue: QueueKeys,
     task_id: str,

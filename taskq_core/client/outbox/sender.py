@@ -55,7 +55,10 @@ class OutboxSender:
     # --- one task -----------------------------------------------------------------------------------------------------
 
     def send(self, prepared: Prepared[Any]) -> None:
-        """Write the row of a task. Raises errors of the database."""
+        """Write the row of a task.
+
+        Raises errors of the database. Outside of a transaction, also raises the refusal of the task by Redis.
+        """
         with self._writing(prepared) as (rows, committed):
             self._outbox.write(rows, committed, prepared.handle.mark_rolled_back)
 
@@ -87,6 +90,8 @@ class OutboxSender:
 
         try:
             yield [row], committed
+            if handle.send_error is not None:  # without a transaction, the task was refused during the write
+                raise handle.send_error
         except BaseException as error:
             prepared.span.end(error)
             raise

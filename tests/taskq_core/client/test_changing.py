@@ -54,8 +54,9 @@ def test_reschedule_moves_the_unique_lock_to_the_new_arguments(app: TaskQ) -> No
 
     first, second = work.delay("a"), work.delay("b")
 
-    with pytest.raises(DuplicateTaskError):
+    with pytest.raises(DuplicateTaskError) as caught:
         first.reschedule(after=60, call=work.s("b"))
+    assert caught.value.existing_id == second.id
     assert first.refresh().state is TaskState.PENDING
 
     first.reschedule(after=60, call=work.s("c"))

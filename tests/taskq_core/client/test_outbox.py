@@ -1,5 +1,6 @@
 """Test the outbox of each adapter: it stores tasks in the caller's transaction and sends them after the commit."""
 
+import asyncio
 import logging
 import threading
 from collections.abc import Iterator, Sequence
@@ -231,20 +232,35 @@ def test_a_refused_task_is_reported_by_its_handle_and_its_row_deleted(
     outbox: OutboxUnderTest, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = outbox.greet.using(task_id="one").delay("Ada")
-    second = outbox.greet.using(task_id="one").delay("Ada")
     locked = outbox.greet.using(unique_for=60).delay("Grace")
-    twin = outbox.greet.using(unique_for=60).delay("Grace")
+    with outbox.transaction():
+        second = outbox.enqueue(outbox.greet.using(task_id="one").s("Ada"))
+        twin = outbox.enqueue(outbox.greet.using(unique_for=60).s("Grace"))
+        many = outbox.enqueue_many([outbox.greet.using(unique_for=60).s("Grace")])
 
     assert first.refresh()
     assert locked.refresh()
     for handle, error in ((second, TaskIdConflictError), (twin, DuplicateTaskError)):
         with pytest.raises(TaskNotSentError) as caught:
             handle.refresh()
-        assert isinstance(handle._failure, error), caught
+        assert isinstance(handle.send_error, error), caught
+    assert [each.existing_id for each in (twin.send_error, *many.errors)] == [locked.id] * 2  # type: ignore[union-attr]  # see above
     assert outbox.waiting() == []
     assert "from the outbox was dropped: another task has its id" in caplog.text
     assert "from the outbox was dropped: another task has its unique lock" in caplog.text
     assert "Ada" not in caplog.text
+
+
+def test_a_refusal_outside_of_a_transaction_is_raised_as_without_an_outbox(outbox: OutboxUnderTest) -> None:
+    locked = outbox.greet.using(unique_for=60).delay("Grace")
+
+    with pytest.raises(DuplicateTaskError) as caught:
+        outbox.greet.using(unique_for=60).delay("Grace")
+    with pytest.raises(TaskIdConflictError):
+        asyncio.run(outbox.greet.using(task_id=locked.id).adelay("Ada"))
+
+    assert caught.value.existing_id == locked.id
+    assert (names(outbox), outbox.waiting()) == (["shop:greet"], [])
 
 
 def test_a_full_queue_delays_only_its_own_rows(outbox: OutboxUnderTest) -> None:
