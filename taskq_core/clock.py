@@ -1,13 +1,17 @@
 """The only module that reads the wall clock.
 
-Lua scripts compare leases and due times with Redis's clock. Processes measure their own timeouts with the monotonic
-clock. The wall clock is used only for times shown to people and for absolute times that a client sends. `RedisClock` is
-for processes that wait until a time by Redis's clock. Tests pass another `Clock`.
+Lua scripts compare leases and due times with Redis's clock. Processes measure their own timeouts with a monotonic
+clock. In workers and schedulers, this clock also counts the time for which the machine was suspended, because leases
+end meanwhile. The wall clock is used only for times shown to people and for absolute times that a client sends.
+`RedisClock` is for processes that wait until a time by Redis's clock. Tests pass another `Clock`.
 """
 
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 SKEW_VISIBLE_S = 1.0
@@ -22,7 +26,10 @@ class Clock(Protocol):
         ...
 
     def monotonic(self) -> float:
-        """Seconds since an arbitrary start. The value never decreases."""
+        """Seconds since an arbitrary start. The value never decreases, and counts the time of a suspended machine.
+
+        Do not compare it with `time.monotonic` or with the time of an event loop, which may not count this time.
+        """
         ...
 
     def wait(self, event: threading.Event, timeout_s: float) -> bool:
@@ -30,10 +37,19 @@ class Clock(Protocol):
         ...
 
 
-class SystemClock:
-    """The clock of this machine. Its methods are Python's own functions without a wrapper, for speed."""
+def _monotonic() -> Callable[[], float]:
+    if hasattr(time, "CLOCK_BOOTTIME"):  # Linux, where `time.monotonic` stops while the machine is suspended
+        with suppress(OSError):
+            boot_time = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+            boot_time()
+            return boot_time
+    return time.monotonic
 
-    monotonic = staticmethod(time.monotonic)
+
+class SystemClock:
+    """The clock of this machine. Its methods are functions of Python in C, for speed."""
+
+    monotonic = staticmethod(_monotonic())
     time = staticmethod(time.time)
     wait = staticmethod(threading.Event.wait)
 

@@ -105,6 +105,10 @@ class Steps(ABC):
         """
 
     @abstractmethod
+    async def _hold_lease(self) -> None:
+        """Raise `TaskInterrupted` if another worker may have taken the task, so that no step of it may start."""
+
+    @abstractmethod
     async def _start_children(self, name: str, workflow_id: str, calls: Sequence[Any]) -> None:
         """Enqueue sub-tasks as a workflow with this id, unless it exists."""
 
@@ -202,12 +206,15 @@ class Steps(ABC):
         name = self._numbered("s:", "name of a step", name)
         self._open += 1
         self._quiet.clear()
-        stored: bytes | None = b""
         try:
             stored = (await self._load()).get(f"s:{name}")
-        finally:
-            if stored is not None:
-                self._close()
+            if stored is None:
+                await self._hold_lease()
+        except BaseException:
+            self._close()
+            raise
+        if stored is not None:
+            self._close()
         return name, None if stored is None else read_result(stored)[2], self._now_ms
 
     def _close(self) -> None:

@@ -57,6 +57,9 @@ class InlineSteps(Steps):
     async def _ask(self, operation: Operation[T], *, at_end: bool = False) -> T:
         return self._runner.run(operation)
 
+    async def _hold_lease(self) -> None:
+        """Do nothing, because no other worker can take the task."""
+
     async def _start_children(self, name: str, workflow_id: str, calls: Sequence[Any]) -> None:
         # In eager mode, `enqueue_children` also runs the sub-tasks.
         self._app.workflows.blocking.enqueue_children(

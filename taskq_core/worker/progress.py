@@ -26,7 +26,7 @@ from taskq_core.codec.progress import encode_progress
 from taskq_core.errors import BrokerError, BrokerUnavailableError, TaskInterrupted, TaskWaiting
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.outcome import warn_oversized
-from taskq_core.worker.run import Run
+from taskq_core.worker.run import Ending, Run
 from taskq_core.worker.step_store import RunSteps
 
 logger = logging.getLogger("taskq.worker")
@@ -84,8 +84,14 @@ class RunBuffer:
         return asyncio._get_running_loop() is not None
 
     def check(self) -> None:
-        """Raise `TaskInterrupted` if the run has to end."""
-        if self._run.ending is not None:
+        """Raise `TaskInterrupted` if the run has to end.
+
+        After a suspension of this process or of its machine, another worker may have the task.
+        """
+        run, writer = self._run, self._writer
+        if run.ending is None and writer.clock.monotonic() > run.lease_until + writer.grace_s:
+            run.ending = Ending.LEASE_LOST
+        if run.ending is not None:
             raise TaskInterrupted
 
     @property
@@ -288,6 +294,7 @@ class ProgressWriter:
         self.runner = context.runner
         self.clock = context.clock
         self.owner = context.token
+        self.lease_s, self.lock_s, self.grace_s = context.lease_s, context.lock_s, context.grace_s
         self.outage = context.outage
         self.ended = ended
         self.is_stopping = context.stopping.is_set

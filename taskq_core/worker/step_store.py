@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.runs import extend_leases
 from taskq_core.broker.plans import arun_plan
 from taskq_core.errors import BrokerError, BrokerUnavailableError, EnqueueError, StepError, TaskInterrupted
 from taskq_core.execution.step_record import Steps
@@ -103,6 +104,22 @@ class RunSteps(Steps):
             except BrokerUnavailableError:
                 at_end = at_end and ending is None
                 await asyncio.sleep(CHECK_S)
+
+    async def _hold_lease(self) -> None:
+        """Extend the lease if it has ended, because this process or its machine was suspended.
+
+        If another worker has taken the task, raise `TaskInterrupted`.
+        """
+        run, writer = self._run, self._writer
+        sent_at = writer.clock.monotonic()
+        if run.ending is not Ending.LEASE_LOST and sent_at < run.lease_until:
+            return
+        extend = extend_leases(
+            run.queue, [(run.task_id, run.number)], owner=writer.owner, lease_s=writer.lease_s, lock_s=writer.lock_s
+        )
+        if not (await self._ask(extend)).owned[0]:
+            raise TaskInterrupted
+        run.lease_until = sent_at + writer.lease_s - 1  # Redis stores whole seconds
 
     async def _start_children(self, name: str, workflow_id: str, calls: Sequence[Any]) -> None:
         run = self._run

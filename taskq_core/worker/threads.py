@@ -24,6 +24,7 @@ from collections.abc import Callable
 from itertools import takewhile
 from time import monotonic, sleep
 
+from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.errors import TaskInterrupted
 from taskq_core.service.interruption import clear_in_thread, raise_in_thread
 from taskq_core.service.user_code import readable
@@ -120,7 +121,7 @@ class TaskThreads:
         """Wake a thread for each waiting function if the first has waited long, because awake threads are delayed."""
         self._relief = None
         try:
-            waited_s = monotonic() - self._inbox[0].started
+            waited_s = SYSTEM_CLOCK.monotonic() - self._inbox[0].started
         except IndexError:
             return
         if waited_s >= RELIEF_S:

@@ -965,6 +965,13 @@ STEPS = (
         tests=(f"{_OF_WORKER}/test_steps_faults.py",),
     ),
     Mutant(
+        name="a worker starts a step after another worker has taken the task",
+        file="taskq_core/execution/step_record.py",
+        old="                await self._hold_lease()\n",
+        new="                pass\n",
+        tests=(f"{_OF_WORKER}/test_steps_faults.py",),
+    ),
+    Mutant(
         name="a late batch of emitted values is appended again",
         file=f"{_LUA}/_emit.lua",
         old="tonumber(last) >= tonumber(ARGV[first])",

@@ -416,6 +416,38 @@ async def test_sub_tasks_are_enqueued_once_redis_answers_again(
     assert sorted(runs) == [1, 2]
 
 
+@pytest.mark.parametrize(("suspended_s", "taken_over", "run_of_step"), [(40, False, 1), (100, True, 2)])
+async def test_a_worker_that_was_suspended_starts_a_step_only_if_it_still_has_the_task(
+    app: TaskQ,
+    start: Runner,
+    clock: Clock,
+    redis_server: RedisServer,
+    suspended_s: int,
+    taken_over: bool,
+    run_of_step: int,
+) -> None:
+    """The function goes on at once, before the worker has noticed that the lease has ended."""
+    runs, calls = 0, []
+
+    @app.task(retention=60, retry_delay=0)
+    async def task(context: TaskContext) -> None:
+        nonlocal runs
+        runs += 1
+        run = runs
+        await context.astep("before", int)
+        if run == 1:
+            if taken_over:
+                redis_server.client.hset(queue_of(app).task(context.id), "taskq_owner", "another.1:1")
+            clock.skip(suspended_s)
+        await context.astep("after", calls.append, run)
+
+    await start()
+    handle = await task.adelay()
+    await handle.aresult(timeout=300)
+
+    assert calls == [run_of_step]
+
+
 async def test_a_full_redis_accepts_the_sub_tasks_of_a_running_task(
     app: TaskQ, start: Runner, redis_server: RedisServer
 ) -> None:
