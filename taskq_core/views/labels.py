@@ -52,6 +52,11 @@ SIGNALS = {
     "send_signal": (marked("Send a signal"), None),
 }
 """The buttons for a task that waits for a signal: their English labels, and the values that they send."""
+_SIGNAL_QUESTIONS = {
+    "approve": marked("Approve “%(signal)s” of the task %(name)s?"),
+    "reject": marked("Reject “%(signal)s” of the task %(name)s?"),
+    "send_signal": marked("Send a value to the task %(name)s, which waits for “%(signal)s”?"),
+}
 STEP_KINDS = (
     pmarked("step of a task", "step"),
     pmarked("step of a task", "sleep"),
@@ -95,6 +100,17 @@ _REASONS = {
 def question(action: TaskAction, whom: str, count: int) -> str:
     """Return the question that a user must confirm before an action on tasks. `whom` describes the tasks."""
     return ngettext(*_QUESTIONS[action], count, whom=whom)
+
+
+def signal_question(button: str, name: str, signal: str) -> str:
+    """Return the question that a user must confirm before a button in `SIGNALS` answers a task.
+
+    Args:
+        button: Key of the button.
+        name: Name of the task.
+        signal: Name of the signal that the task waits for.
+    """
+    return gettext(_SIGNAL_QUESTIONS[button], name=name, signal=signal)
 
 
 def step_state(step: StepInfo | MemberRow) -> str:

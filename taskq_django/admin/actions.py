@@ -22,7 +22,6 @@ from django.utils.translation import gettext_lazy, ngettext, override
 from taskq_core import BrokerError, TaskQError
 from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.errors import BrokerReplyError
-from taskq_django.admin.formats import waiting
 
 SHOWN = 20
 """Maximum number of rows that a confirmation page lists."""
@@ -82,7 +81,8 @@ def confirmed_action(
     Args:
         description: Text in the list's choice of actions, such as `Run selected %(verbose_name_plural)s now`.
         button: Text of the confirming button, and of the button on the page of one row.
-        question: Question on the confirmation page, an `ngettext_lazy` with `%(count)d`, or a function of this number.
+        question: Question on the confirmation page: an `ngettext_lazy` with `%(count)d`, or a function of this number
+            and of the rows that the page lists.
         permissions: The user needs one of them: `run` means `has_run_permission`.
         form: Form with further input. Its cleaned data are passed to the method as keyword arguments.
         is_destructive: True draws the button like that of a deletion.
@@ -104,9 +104,16 @@ def confirmed_action(
             is_picked = not is_across(request)
             context = {
                 "title": button,
-                "question": question(count) if callable(question) else question % {"count": count},
+                "question": question(count, shown) if callable(question) else question % {"count": count},
                 "note": getattr(rows, "note", ""),
-                "shown": [(row, modeladmin.address("change", row.pk), _wait_of(row)) for row in shown],
+                "shown": [
+                    (
+                        modeladmin.row_label(row),
+                        modeladmin.address("change", row.pk),
+                        modeladmin.row_details(row, count),
+                    )
+                    for row in shown
+                ],
                 "more": max(0, count - len(shown)),
                 "button": button,
                 "form": confirm_form,
@@ -154,11 +161,6 @@ def row_action(*, report: Any, flag: int = CHANGE, **confirmation: Any) -> Calla
 def is_across(request: HttpRequest) -> bool:
     """Return whether all matching rows are selected. The value is parsed as in Django's own action form."""
     return forms.BooleanField(required=False).to_python(request.POST.get("select_across"))
-
-
-def _wait_of(row: Any) -> str:
-    """Return what a task with steps waits for, so that a person sees which question an action answers."""
-    return waiting(getattr(getattr(row, "record", None), "wait", None))
 
 
 def _marks(rows: Any) -> list[str]:

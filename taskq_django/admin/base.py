@@ -124,6 +124,14 @@ class FrameMixin(LiveMixin):
         with explained(alias, self.model), transaction.atomic(using=alias) if needs_savepoint else nullcontext():
             yield
 
+    def row_label(self, row: Any) -> str:
+        """Return the text of a row on a confirmation page."""
+        return str(row)
+
+    def row_details(self, row: Any, count: int) -> SafeString | str:
+        """Return what a confirmation page for a number of rows says about a row after its label."""
+        return ""
+
     def redirect_missing(self, request: HttpRequest, key: str) -> HttpResponse:
         """Redirect to the list with a message that a row does not exist any more."""
         text = _("%(name)s “%(key)s” does not exist any more.")

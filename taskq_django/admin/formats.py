@@ -18,6 +18,7 @@ from django.utils import formats, timezone
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, pgettext, trans_real
@@ -31,6 +32,8 @@ from taskq_django.models import Queue, Task, Workflow
 
 SHOWN_BYTES = 64 * 1024
 """Maximum number of bytes of a payload or a result on a page."""
+ARGUMENTS_CHARS = 60
+"""Maximum number of characters of arguments in a list."""
 HIDDEN = gettext_lazy("Hidden: you need the permission “Can view arguments and results of tasks”.")
 """Text in place of data that the user may not see."""
 
@@ -188,6 +191,12 @@ def block(data: bytes | str) -> SafeString | str:
         return ""
     shown = format_html('<pre class="taskq-block">{}</pre>', text)
     return format_html('{}<div class="help">{}</div>', shown, note) if note else shown
+
+
+def arguments_line(payload: bytes) -> SafeString | str:
+    """Return the beginning of arguments for a list. The page of a task shows them in full."""
+    text = Truncator(payload[: 4 * ARGUMENTS_CHARS + 1].decode("utf-8", "replace")).chars(ARGUMENTS_CHARS)
+    return format_html('<code class="taskq-arguments">{}</code>', text) if text else ""
 
 
 # --- links ------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ The inspector performs them in chunks. This module confirms, logs and reports th
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -17,10 +17,13 @@ from django.core.validators import MaxValueValidator
 from django.db import models
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, gettext_noop, ngettext, ngettext_lazy, override
 
-from taskq_core import ConfigurationError, TaskState
+from taskq_core import ConfigurationError, TaskInfo, TaskState
 from taskq_core.inspector import (
     ALLOWED_STATES,
     RETRY_MINUTES_MAX,
@@ -40,7 +43,7 @@ from taskq_django.admin.actions import (
     row_action,
 )
 from taskq_django.admin.base import RedisAdminMixin
-from taskq_django.admin.formats import in_active_language, key_of, parts_of
+from taskq_django.admin.formats import HIDDEN, arguments_line, block, in_active_language, key_of, parts_of, waiting
 from taskq_django.admin.rows import PickedRows
 from taskq_django.app import taskq
 from taskq_django.models import Task
@@ -130,10 +133,18 @@ def _signal_action(name: str, description: Any) -> Any:
         Inspector(taskq).signal_task(row.record.queue, row.record.id, wait.name, value, number=wait.number)
         return f"Sent {'a value' if sent is None else json.dumps(sent)} as the signal “{wait.name}”.", 1
 
-    def question(_count: int) -> str:
+    def question(count: int, rows: Sequence[Task]) -> str:
+        wait = getattr(rows[0].record, "wait", None) if count == 1 else None
+        if wait is not None:
+            with in_active_language():
+                return labels.signal_question(name, rows[0].record.name, wait.name)
         if sent is None:
-            return _("Send a value to each task that waits for a signal?")
-        return _("Send %(value)s to each task that waits for a signal?") % {"value": json.dumps(sent)}
+            text = ngettext("Send a value to %(count)d task?", "Send a value to %(count)d tasks?", count)
+        elif sent["approved"]:
+            text = ngettext("Approve %(count)d task?", "Approve %(count)d tasks?", count)
+        else:
+            text = ngettext("Reject %(count)d task?", "Reject %(count)d tasks?", count)
+        return text % {"count": count}
 
     act.__name__ = name
     return row_action(
@@ -153,7 +164,7 @@ def _task_action(name: str, description: Any, permission: str, **more: Any) -> A
     def act(self: Any, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str], **options: Any) -> None:
         self._act(request, rows, action, shown_marks, **options)
 
-    def question(count: int) -> str:
+    def question(count: int, _rows: object) -> str:
         whom = ngettext("%(count)d task", "%(count)d tasks", count) % {"count": count}
         with in_active_language():
             return labels.question(action, whom, count)
@@ -203,6 +214,22 @@ class TaskActions(RedisAdminMixin):
     def queue_names(self, request: HttpRequest) -> list[str]:
         """Return the names of existing and configured queues."""
         return sorted({*(info.name for info in self.queue_infos(request)), *taskq.settings.queues})
+
+    def row_label(self, row: Task) -> SafeString | str:
+        """Return the name of a task, and the beginning of its id."""
+        if not isinstance(row.record, TaskInfo):
+            return str(row)
+        label = '{} <span class="quiet nowrap" title="{}">{}</span>'
+        return format_html(label, row.record.name, row.record.id, Truncator(row.record.id).chars(9))
+
+    def row_details(self, row: Task, count: int) -> SafeString | str:
+        """Return what a task waits for, and its arguments: in full if it is the only one."""
+        if not isinstance(row.record, TaskInfo):
+            return ""
+        wait = waiting(row.record.wait)
+        show = block if count == 1 else arguments_line
+        shown = HIDDEN if row.hides_payload else show(row.record.payload)
+        return format_html("{}{} {}", ", " if wait else "", wait, shown) if wait or shown else ""
 
     def offers(self, action: str, obj: Any) -> bool:
         """Return whether the state of a task allows an action."""

@@ -14,15 +14,22 @@ from taskq_core import TaskInfo, TaskState
 from taskq_core.inspector import UnreadableTask
 from taskq_django.admin.columns import column
 from taskq_django.admin.filters import selected_state
-from taskq_django.admin.formats import nowrap, nowrap_span, per_cent, sees_payloads, state_name, waiting, when
+from taskq_django.admin.formats import (
+    arguments_line,
+    nowrap,
+    nowrap_span,
+    per_cent,
+    sees_payloads,
+    state_name,
+    waiting,
+    when,
+)
 from taskq_django.admin.live import MixinBase
 from taskq_django.admin.task_rows import duration
 from taskq_django.models import Task
 
 ERROR_CHARS = 100
 """Maximum number of characters of an error in the list."""
-ARGUMENTS_CHARS = 60
-"""Maximum number of characters of arguments in the list. The page of a task shows them in full."""
 _FIRST, _RUN = ("short_id", "name", "call", "queue"), ("started", "duration", "run_by", "attempt_count")
 COLUMNS: dict[TaskState | None, tuple[str, ...]] = {
     None: (*_FIRST, "state", "enqueued", *_RUN),
@@ -83,9 +90,7 @@ class TaskColumns(MixinBase):
     @admin.display(description=_("arguments"), empty_value="-")
     def call(self, task: Task) -> SafeString | str:
         """Return the beginning of the arguments."""
-        payload = getattr(task.record, "payload", b"")
-        text = Truncator(payload[: 4 * ARGUMENTS_CHARS + 1].decode("utf-8", "replace")).chars(ARGUMENTS_CHARS)
-        return format_html('<code class="taskq-arguments">{}</code>', text) if text else ""
+        return arguments_line(getattr(task.record, "payload", b""))
 
     @admin.display(description=_("duration"), ordering="duration", empty_value="-")
     def duration(self, task: Task) -> SafeString | str:

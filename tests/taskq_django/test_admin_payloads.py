@@ -104,6 +104,16 @@ def test_a_search_does_not_find_hidden_arguments(task: Any) -> None:
     assert "its arguments" not in page(TASKS)
 
 
+@rows("action", ["archive_tasks", "delete_selected"])
+def test_a_confirmation_shows_the_arguments_of_the_task(action: str, redis: RedisServer) -> None:
+    handle, more = enqueue(card=SECRET), ("view_task", "change_task", "delete_task")
+    page, full = browser_of(*more), browser_of(*more, "view_payload")
+
+    assert SECRET in full(page_of(handle, "act", action))
+    assert NOTE in page(page_of(handle, "act", action))
+    assert SECRET not in page(page_of(handle, "act", action))
+
+
 def test_arguments_cannot_be_changed_by_a_user_who_may_not_see_them(client: Client, redis: RedisServer) -> None:
     client.force_login(user("eve", "view_task", "change_task"))
     handle = enqueue(card=SECRET)

@@ -413,8 +413,9 @@ def test_a_waiting_task_shows_its_steps_and_is_approved_once(client: Client, wai
     assert '{"photo":7}' in page
     assert "/taskq_django/workflow/" in page
     assert re.findall(r'/act/(\w+)/"', page) == ["approve", "reject", "send_signal"]
-    assert 'Send {"approved": false} to each task that waits for a signal?' in asked
-    assert re.search(r"</a>, waiting for review, (7 d 0|6 d 23) h left</li>", asked)
+    assert "<p>Reject “review” of the task photos:publish?</p>" in asked
+    assert re.search(r"</a>, waiting for review, (7 d 0|6 d 23) h left <pre", asked)
+    assert '"photo_id": 7' in asked
     assert approved == ["1 signal was sent."]
     assert rejected == ["1 was skipped: changed since the page was loaded."]
     assert "review#2" in again

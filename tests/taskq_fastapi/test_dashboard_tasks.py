@@ -876,7 +876,8 @@ async def test_a_waiting_task_shows_its_steps_and_is_approved_once(
     assert re.search(r'step moderate .* \{"photo": 7\} sub-tasks call .* \[320\] signal review .* waits until', text)
     assert any(each.startswith("workflow?") for each in Fields(page.text).links)
     assert ["approve" in questions[0], "reject" in questions[1], "send_signal" in questions[2]] == [True] * 3
-    assert 'Send {"approved": true} as the signal “review”?' in approved[0]
+    assert 'Approve “review” of the task photos:publish? { "photo_id": 7 }' in approved[0]
+    assert "publish-7" not in approved[0]
     assert approved[1] == "The signal “review” was sent."
     assert rejected[1] == "The task does not wait for the signal “review” any more."
     assert "number=2" in other

@@ -1,6 +1,5 @@
 """Show one task in full, and edit its payload."""
 
-import json
 from typing import Any
 
 import msgspec
@@ -24,7 +23,7 @@ from taskq_core.views import (
     trace_url,
     workflow_of,
 )
-from taskq_core.views.labels import SIGNALS
+from taskq_core.views.labels import SIGNALS, signal_question
 from taskq_core.views.messages import actions_for
 from taskq_core.wire import ENQUEUED, TaskState
 from taskq_fastapi.dashboard.blobs import listed, result_of, whole
@@ -114,11 +113,16 @@ def _attempt(view: View, task: TaskInfo, attempt: Attempt) -> tuple[Attempt, str
 
 async def ask_signal(view: View, form: Form) -> Question:
     """Ask for confirmation before a signal is sent, and for its value if the button has none."""
-    name, (label, value) = form.need("name"), SIGNALS[form.choice("do", SIGNALS) or "send_signal"]
-    text = gettext("Send %(value)s as the signal “%(name)s”?", name=name, value=json.dumps(value))
-    if value is None:
-        text = gettext("Send a value as the signal “%(name)s”?", name=name)
-    return Question(text=text, button=gettext(label), template="question_signal.html" if value is None else None)
+    do = form.choice("do", SIGNALS) or "send_signal"
+    label, value = SIGNALS[do]
+    task = await read(view, form)
+    name, payload = (task.name, task.payload) if isinstance(task, TaskInfo) else (task.id, b"")
+    return Question(
+        text=signal_question(do, name, form.need("name")),
+        button=gettext(label),
+        template="question_signal.html",
+        context={"payload": whole(view.shown, name, "payload", payload), "needs_value": value is None},
+    )
 
 
 @action("task-signal", ask=ask_signal, audited=("queue", "id", "name", "do"))
