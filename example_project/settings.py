@@ -8,12 +8,15 @@ import os
 from datetime import timedelta
 from pathlib import Path
 
+from django.core.exceptions import ImproperlyConfigured
+
 BASE_DIR = Path(__file__).resolve().parent
 DATA_DIR = Path(os.environ.get("STUDIO_DATA", BASE_DIR))  # the database and the photos
 
 DEBUG = os.environ.get("DJANGO_DEBUG", "1") == "1"
-# Without DEBUG the variable is required, because Django refuses an empty key.
 SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or ("for-development-only" * 3 if DEBUG else "")
+if not SECRET_KEY:
+    raise ImproperlyConfigured("without DJANGO_DEBUG, the variable DJANGO_SECRET_KEY must be set")
 ALLOWED_HOSTS = os.environ.get("DJANGO_ALLOWED_HOSTS", "127.0.0.1,localhost").split(",")
 
 INSTALLED_APPS = [

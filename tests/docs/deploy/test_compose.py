@@ -1,8 +1,10 @@
 """`docker-compose.yml` and what it mounts. No container is started here: there may be nothing that could."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import yaml
 from taskq_core.settings import Settings, seconds
 from tests.docs.deploy.tools import DEPLOY, ROOT, longest_end_s, run, tool
 
+KEY = "made-for-this-test"
 OURS = ("web", "api", "worker", "scheduler", "exporter", "migrate")
 
 
@@ -20,7 +23,11 @@ OURS = ("web", "api", "worker", "scheduler", "exporter", "migrate")
 def config() -> dict[str, Any]:
     """The whole configuration as docker-compose reads it."""
     found: dict[str, Any] = json.loads(
-        run(tool("docker-compose"), "--profile", "asynqmon", "config", "--format", "json")
+        run(
+            tool("docker-compose"),
+            *("--profile", "asynqmon", "config", "--format", "json"),
+            env={"DJANGO_SECRET_KEY": KEY},
+        )
     )
     return found
 
@@ -33,6 +40,42 @@ def test_all_parts_are_there(config: dict[str, Any]) -> None:
     assert services["worker"]["deploy"]["replicas"] == 3
     assert "noeviction" in services["redis"]["command"]
     assert "everysec" in services["redis"]["command"]
+    assert "--maxmemory" in services["redis"]["command"]
+
+
+def test_the_secret_key_must_be_given() -> None:
+    env = {name: value for name, value in os.environ.items() if name != "DJANGO_SECRET_KEY"}
+
+    done = subprocess.run([tool("docker-compose"), "config"], cwd=ROOT, env=env, capture_output=True, text=True)
+
+    assert done.returncode != 0
+    assert "DJANGO_SECRET_KEY" in done.stderr
+
+
+VISIT = """
+import django
+django.setup()
+from django.conf import settings
+from django.test import Client
+(settings.MEDIA_ROOT / "photos").mkdir(parents=True)
+(settings.MEDIA_ROOT / "photos" / "1.jpg").write_bytes(b"photo")
+visitor = Client(headers={"host": "127.0.0.1"})
+print(settings.DEBUG, settings.SECRET_KEY)
+for path in ("/", "/admin/login/", "/static/admin/css/base.css", "/media/photos/1.jpg"):
+    print(path, visitor.get(path).status_code)
+"""
+
+
+def test_the_site_works_with_the_environment_of_its_container(config: dict[str, Any], tmp_path: Path) -> None:
+    """It runs without DEBUG, and sends its pages, style sheets and photos."""
+    env = {**config["services"]["web"]["environment"], "STUDIO_DATA": str(tmp_path)}
+    env |= {"DJANGO_SETTINGS_MODULE": "example_project.settings", "OTEL_SDK_DISABLED": "true"}
+    run(sys.executable, "example_project/manage.py", "migrate", env=env)
+
+    told = run(sys.executable, "-c", VISIT, env=env).splitlines()
+
+    assert told[0] == f"False {KEY}"
+    assert [line.split()[1] for line in told[1:]] == ["200"] * 4
 
 
 def test_nothing_is_reached_from_elsewhere(config: dict[str, Any]) -> None:

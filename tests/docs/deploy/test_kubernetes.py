@@ -1,6 +1,9 @@
 """The manifests, built by kustomize and checked against the schemas of Kubernetes. No cluster is asked."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import pytest
 import yaml
 
 from taskq_core.settings import Settings
-from tests.docs.deploy.tools import DEPLOY, longest_end_s, run, tool
+from tests.docs.deploy.tools import DEPLOY, ROOT, longest_end_s, run, tool
 
 Objects = dict[tuple[str, str], dict[str, Any]]
 VERSION = "1.31"
@@ -48,23 +51,53 @@ DEPLOYMENTS = ["web", "api", "worker", "scheduler", "exporter"]
 
 
 def test_pods_have_no_more_rights_than_they_need(objects: Objects) -> None:
-    for name in DEPLOYMENTS:
-        pod = _pod(objects["Deployment", name])
-        (container,) = pod["containers"]
+    for kind, name in (*(("Deployment", name) for name in DEPLOYMENTS), ("Job", "migrate")):
+        pod = _pod(objects[kind, name])
 
         assert pod["securityContext"]["runAsNonRoot"] is True, name
         assert pod["automountServiceAccountToken"] is False, name
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }, name
-        assert container["resources"] == {
-            "requests": {"cpu": "100m", "memory": "128Mi"},
-            "limits": {"cpu": "500m", "memory": "512Mi"},
-        }, name
+        for container in (*pod["containers"], *pod.get("initContainers", ())):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, name
+            assert container["resources"] == {
+                "requests": {"cpu": "100m", "memory": "128Mi"},
+                "limits": {"cpu": "500m", "memory": "512Mi"},
+            }, name
+
+
+def test_running_pods_are_checked_and_not_all_stopped_at_once(objects: Objects) -> None:
+    for name in DEPLOYMENTS:
+        (container,) = _pod(objects["Deployment", name])["containers"]
+
         assert {"startupProbe", "livenessProbe", "readinessProbe"} <= container.keys(), name
         assert ("PodDisruptionBudget", name) in objects
+
+
+def test_pods_that_use_the_database_wait_for_its_tables(objects: Objects, tmp_path: Path) -> None:
+    (migrate,) = _pod(objects["Job", "migrate"])["containers"]
+    for name in DEPLOYMENTS:
+        pod = _pod(objects["Deployment", name])
+        (container,) = pod["containers"]
+        waiting = pod.get("initContainers", [])
+
+        assert [each["name"] for each in waiting] == ([] if name == "exporter" else ["wait-for-migrations"])
+        assert [each for each in waiting if each["image"] != container["image"]] == []
+        assert [each for each in waiting if each["envFrom"] != migrate["envFrom"]] == []
+        assert [each for each in waiting if each["volumeMounts"] != migrate["volumeMounts"]] == []
+    shell, option, script = _pod(objects["Deployment", "worker"])["initContainers"][0]["command"]
+    env = {**objects["ConfigMap", "studio"]["data"], "DJANGO_SECRET_KEY": "k", "STUDIO_DATA": str(tmp_path)}
+    env["DJANGO_SETTINGS_MODULE"] = "example_project.settings"
+    env["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    once = script.replace("sleep 2", "exit 9")
+
+    waits = subprocess.run([shell, option, once], cwd=ROOT, env={**os.environ, **env}, capture_output=True)
+    run(*migrate["command"], env=env)
+    run(shell, option, once, env=env)
+
+    assert waits.returncode == 9
 
 
 def test_probes_ask_for_health(objects: Objects) -> None:
@@ -100,8 +133,8 @@ def test_the_grace_of_the_pods_is_longer_than_that_of_the_workers(objects: Objec
 def test_all_pods_are_under_the_policy(objects: Objects) -> None:
     chosen = objects["NetworkPolicy", "studio"]["spec"]["podSelector"]["matchLabels"].items()
 
-    for name in DEPLOYMENTS:
-        assert chosen <= objects["Deployment", name]["spec"]["template"]["metadata"]["labels"].items()
+    for kind, name in (*(("Deployment", name) for name in DEPLOYMENTS), ("Job", "migrate")):
+        assert chosen <= objects[kind, name]["spec"]["template"]["metadata"]["labels"].items()
 
 
 @pytest.mark.parametrize("overlay", ["sentinel", "cluster"])

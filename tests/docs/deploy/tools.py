@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,11 @@ def tool(name: str) -> str:
     return path
 
 
-def run(*command: str, cwd: Path = ROOT) -> str:
-    """Run a command and return what it prints; fail with what it says if it fails."""
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+def run(*command: str, cwd: Path = ROOT, env: Mapping[str, str] | None = None) -> str:
+    """Run a command and return its output. If it fails, fail with its output. `env` is added to the environment."""
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
