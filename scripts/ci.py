@@ -15,6 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = Path(sys.executable).parent
+NOT_DONE = 77
+"""Exit status of a check that could not be made, as in Automake."""
 PACKAGES = ("taskq_core", "taskq_django", "taskq_fastapi", "taskq_pydantic_ai", "taskq_sqlalchemy")
 
 
@@ -44,6 +46,8 @@ STEPS = (
         ),
     ),
     Step(name="lua", command=(sys.executable, "scripts/check_lua.py")),
+    Step(name="lock", command=(sys.executable, "scripts/lock.py")),
+    Step(name="audit", command=(sys.executable, "scripts/audit.py")),
     Step(name="proto", command=(sys.executable, "scripts/generate_proto.py", "--check")),
 )
 
@@ -56,16 +60,20 @@ class Outcome:
     status: int
     duration_s: float
 
+    @property
+    def verdict(self) -> str:
+        """The result. A check that could not be made does not fail the run, but is not reported as ok."""
+        return {0: "ok", NOT_DONE: "NOT DONE"}.get(self.status, "FAILED")
+
 
 def run(step: Step) -> Outcome:
     """Run a static check and print its output once it has ended."""
     started = time.monotonic()
     done = subprocess.run(step.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    duration_s = time.monotonic() - started
-    verdict = "ok" if done.returncode == 0 else "FAILED"
+    outcome = Outcome(name=step.name, status=done.returncode, duration_s=time.monotonic() - started)
     output = done.stdout.decode(errors="replace").rstrip()
-    print(f"--- {step.name}: {verdict}, {duration_s:.0f} s\n{output}".rstrip(), flush=True)
-    return Outcome(name=step.name, status=done.returncode, duration_s=duration_s)
+    print(f"--- {step.name}: {outcome.verdict}, {outcome.duration_s:.0f} s\n{output}".rstrip(), flush=True)
+    return outcome
 
 
 def main() -> int:
@@ -83,9 +91,9 @@ def main() -> int:
 
     print(f"--- Python {sys.version.split()[0]}")
     for outcome in outcomes:
-        print(f"{outcome.name:<8} {outcome.duration_s:>5.0f} s  {'ok' if outcome.status == 0 else 'FAILED'}")
+        print(f"{outcome.name:<8} {outcome.duration_s:>5.0f} s  {outcome.verdict}")
     sys.stdout.flush()
-    return 1 if any(outcome.status for outcome in outcomes) else 0
+    return 1 if any(outcome.status not in (0, NOT_DONE) for outcome in outcomes) else 0
 
 
 if __name__ == "__main__":

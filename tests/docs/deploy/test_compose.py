@@ -162,6 +162,29 @@ def test_the_image_runs_as_nobody_special_and_hands_on_signals() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
+PINNED = r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}"
+
+
+def test_images_are_pinned_by_digest(config: dict[str, Any]) -> None:
+    """Only Asynq's web page, which starts on request, has an image without a known digest."""
+    (python,) = re.findall(r"^ARG PYTHON=(.*)$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    images = {name: service["image"] for name, service in config["services"].items() if name not in OURS}
+
+    assert re.fullmatch(PINNED, python)
+    assert {name for name, image in images.items() if not re.fullmatch(PINNED, image)} == {"asynqmon"}
+
+
+def test_the_image_contains_only_locked_packages() -> None:
+    installs = re.findall(r"pip (?:install|wheel) .*", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    lock = (DEPLOY / "image/requirements.txt").read_text(encoding="utf-8")
+    packages = re.findall(r"^\S+==\S+.*(?:\n +--hash=sha256:[0-9a-f]{64}.*)+", lock, re.MULTILINE)
+
+    assert len(packages) == lock.count("==") > 40
+    assert len(installs) == 4
+    assert all("--no-deps" in line for line in installs)
+    assert [line for line in installs if "requirements.txt" in line and "--require-hashes" not in line] == []
+
+
 def test_the_guides_give_a_worker_the_time_it_needs_to_stop() -> None:
     """Units, numbers in the text, and the rule that they follow."""
     given = [
