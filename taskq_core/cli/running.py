@@ -21,7 +21,7 @@ from taskq_core.execution.logs import LineFormatter
 from taskq_core.settings import Settings, parse_queues, seconds
 from taskq_core.supervisor import Limits, Member, Supervisor, SupervisorConfig
 from taskq_core.supervisor.channel import VARIABLE
-from taskq_core.telemetry import flush
+from taskq_core.telemetry import flush_at_end, is_log_exporter
 from taskq_core.wire.quoting import clean
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
@@ -235,7 +235,10 @@ def run(
         worker = make_worker(app, options, stdout=stdout)
         if sys.platform != "win32":
             worker.on_exhausted = partial(_retire, worker)
-        status = worker.run()
+        try:
+            status = worker.run()
+        finally:
+            flush_at_end()
         if worker.has_retired:
             _replace_process(command())
         return status
@@ -256,7 +259,6 @@ def _retire(worker: Worker, problem: str) -> None:
 
 def _replace_process(command: Sequence[str]) -> None:
     """Replace this process by a new one with the same pid. This also ends threads whose functions did not return."""
-    flush()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):  # the stream may be a closed pipe, or None
             stream.flush()
@@ -300,7 +302,9 @@ def set_up_log(verbosity: int, logger: str = "") -> None:
         logger: Name of the logger that gets the handler; "" is the root.
     """
     target = logging.getLogger(logger)
-    if target.hasHandlers() or logging.getLogger("taskq").handlers:
+    found = {*target.handlers, *logging.getLogger().handlers, *logging.getLogger("taskq").handlers}
+    # A handler that only exports records, for example the one of OpenTelemetry's launcher, writes no line here.
+    if not all(map(is_log_exporter, found)):
         return
     # A supervisor sets the environment variable for its processes, whose log lines then show their process ids.
     process = "[%(process)d] " if VARIABLE in os.environ else ""

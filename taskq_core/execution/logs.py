@@ -11,7 +11,7 @@ from typing import Any
 
 from taskq_core.execution.context import current
 from taskq_core.execution.propagation import REQUEST_ID, request_id
-from taskq_core.telemetry import current_ids
+from taskq_core.telemetry import current_ids, is_log_exporter
 from taskq_core.wire.quoting import clean
 
 FIELDS = ("task_id", "task_name", "queue", "attempt", "request_id", "trace_id", "span_id")
@@ -57,6 +57,23 @@ class TaskFilter(logging.Filter):
         for name, value in task_fields().items():
             values.setdefault(name, value or self._default)
         return bool(super().filter(record))
+
+
+class _KnownFields(logging.Filter):
+    """Adds the known `FIELDS` to each log record."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        for name, value in task_fields().items():
+            if value is not None:
+                vars(record).setdefault(name, value)
+        return True
+
+
+def complete_exported_logs() -> None:
+    """Let OpenTelemetry's handlers of the root logger export the `FIELDS` of tasks with each log record."""
+    for handler in logging.getLogger().handlers:
+        if is_log_exporter(handler) and not any(isinstance(each, _KnownFields) for each in handler.filters):
+            handler.addFilter(_KnownFields())
 
 
 def add_task_fields(logger: object, method_name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

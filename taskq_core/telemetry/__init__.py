@@ -7,7 +7,7 @@ Without an SDK this package does nothing. `configure` sets up an SDK for program
 
 from taskq_core.settings import OptIn, Relation
 from taskq_core.telemetry import names
-from taskq_core.telemetry.configure import TelemetryHandle, configure, flush, flush_at_end
+from taskq_core.telemetry.configure import TelemetryHandle, configure, flush_at_end, is_log_exporter
 from taskq_core.telemetry.exceptions import type_name
 from taskq_core.telemetry.gauges import GaugeBoard, Reading, gauges
 from taskq_core.telemetry.launcher import launched

@@ -1,4 +1,4 @@
-"""Set up OpenTelemetry's export of traces and metrics from the `OTEL_*` environment.
+"""Set up OpenTelemetry's export of traces, metrics and logs from the `OTEL_*` environment.
 
 For programs that have not set up an SDK themselves: one call at the start of the process. Only this module imports the
 SDK, and only during this call. The SDK reads endpoints, headers, sampler, batch sizes, intervals and resource
@@ -7,10 +7,12 @@ attributes itself; this module chooses the exporters:
 ===================================  ===========================================================================
 `OTEL_SDK_DISABLED`                  "true": nothing is set up
 `OTEL_TRACES_EXPORTER`,              "otlp" (default), "none", "console", or comma-separated names of exporters
-`OTEL_METRICS_EXPORTER`
+`OTEL_METRICS_EXPORTER`,
+`OTEL_LOGS_EXPORTER`
 `OTEL_EXPORTER_OTLP_PROTOCOL`,       "http/protobuf" (default) or "grpc"; also per signal
 `OTEL_EXPORTER_OTLP_TRACES_PROTOCOL`,
-`OTEL_EXPORTER_OTLP_METRICS_PROTOCOL`
+`OTEL_EXPORTER_OTLP_METRICS_PROTOCOL`,
+`OTEL_EXPORTER_OTLP_LOGS_PROTOCOL`
 ===================================  ===========================================================================
 
 Environment variables take precedence over arguments, so that operators can rename a service. The SDK exports in its own
@@ -19,12 +21,14 @@ delays a task, and delays the end of the process by at most `flush_timeout_s`.
 """
 
 import atexit
+import importlib
 import logging
 import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -35,12 +39,14 @@ from taskq_core.errors import ConfigurationError
 from taskq_core.telemetry.providers import is_sdk, switch
 
 if TYPE_CHECKING:  # the SDK is an optional dependency
+    from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
-FLUSH_MAX_S = 10.0
-"""Default maximum seconds for sending pending spans and metrics, also at the end of a process."""
+FLUSH_MAX_S = 8.0
+"""Default maximum seconds for sending pending spans, metrics and log records, also at the end of a process. A
+process without running tasks then ends within ten seconds."""
 
 _PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 _INSTALL = "install it with: pip install 'taskq-asynq[otel]'"
@@ -56,17 +62,18 @@ class TelemetryHandle:
     Attributes:
         tracer_provider: The provider set up for traces, or None.
         meter_provider: The provider set up for metrics, or None.
+        logger_provider: The provider set up for logs, or None.
     """
 
-    def __init__(
-        self, tracer_provider: "TracerProvider | None" = None, meter_provider: "MeterProvider | None" = None
-    ) -> None:
-        self.tracer_provider, self.meter_provider = tracer_provider, meter_provider
+    def __init__(self) -> None:
+        self.tracer_provider: TracerProvider | None = None
+        self.meter_provider: MeterProvider | None = None
+        self.logger_provider: LoggerProvider | None = None
         self._lock = threading.Lock()
         self._is_shut_down = False
 
     def force_flush(self, timeout_s: float | None = None) -> bool:
-        """Send all pending spans and metrics.
+        """Send all pending spans, metrics and log records.
 
         Args:
             timeout_s: Maximum wait in seconds; None: `flush_timeout_s`. Sending continues in the background.
@@ -74,10 +81,16 @@ class TelemetryHandle:
         Returns:
             False if it was not finished in time or failed.
         """
-        return _flush((self.tracer_provider, self.meter_provider), timeout_s)
+        timeout_s = flush_timeout_s() if timeout_s is None else timeout_s
+        return _run_bounded([partial(each.force_flush, int(timeout_s * 1000)) for each in self._providers], timeout_s)
+
+    @property
+    def _providers(self) -> list[Any]:
+        every = (self.tracer_provider, self.meter_provider, self.logger_provider)
+        return [each for each in every if each is not None]
 
     def shutdown(self, timeout_s: float | None = None) -> bool:
-        """Send all pending spans and metrics, and stop exporting permanently. Further calls do nothing.
+        """Send all pending spans, metrics and log records, and stop exporting permanently. Further calls do nothing.
 
         The end of the process calls it.
 
@@ -92,16 +105,14 @@ class TelemetryHandle:
             if self._is_shut_down:
                 return True
             self._is_shut_down = True
-        calls: list[Callable[[], object]] = []
-        if self.tracer_provider is not None:
-            calls.append(self.tracer_provider.shutdown)
-        if self.meter_provider is not None:
-            calls.append(partial(self.meter_provider.shutdown, timeout_s * 1000))
-        return _run_bounded(calls, timeout_s)
+        return _shut_down(self._providers, timeout_s)
 
 
 def configure(service_name: str | None = None, service_version: str | None = None) -> TelemetryHandle:
-    """Set up the export of this process's traces and metrics over OTLP, as the `OTEL_*` variables say.
+    """Set up the export of this process's traces, metrics and logs over OTLP, as the `OTEL_*` variables say.
+
+    Log records reach the exporter through a handler of the root logger. Call this function after
+    `logging.config.dictConfig`, which may remove the handler.
 
     Only the first call has an effect; later calls return the same handle. If the program has already set up a provider,
     that provider stays, and the handle does not flush or shut it down.
@@ -137,16 +148,11 @@ def flush_timeout_s() -> float:
     return min(timeout_s, FLUSH_MAX_S) if timeout_s > 0 else FLUSH_MAX_S
 
 
-def flush(timeout_s: float | None = None) -> bool:
-    """Send the pending spans, metrics and log records of the current providers, as `force_flush` of a handle does."""
-    return _flush(_providers(), timeout_s)
-
-
 def flush_at_end(share: float = 1.0) -> None:
-    """Flush at the end of a process. If the collector does not answer in time, do not wait for it again at exit.
+    """Send pending spans, metrics and log records at the end of a process, and stop exporting. Nothing is sent at exit.
 
-    At exit, each provider that OpenTelemetry's launcher has set up waits, one after the other, until its exporter stops
-    retrying.
+    All providers share one timeout. Otherwise, each provider that OpenTelemetry's launcher has set up would wait at
+    exit, one after the other, until its exporter stops retrying.
 
     Args:
         share: Fraction of `flush_timeout_s` that this process may use, because several processes end in sequence.
@@ -156,13 +162,19 @@ def flush_at_end(share: float = 1.0) -> None:
         return
     timeout_s = flush_timeout_s() * share
     _logger.info("sending telemetry, for up to %gs", timeout_s)
-    if flush(timeout_s):
-        return
-    _logger.warning("telemetry was not sent within %gs and is dropped", timeout_s)
     for each in providers:
         atexit.unregister(each.shutdown)
     if _handle is not None:
         atexit.unregister(_handle.shutdown)
+    for handler in [each for each in logging.getLogger().handlers if is_log_exporter(each)]:
+        logging.getLogger().removeHandler(handler)  # it would complain about each record of the last lines
+    if not _shut_down(providers, timeout_s):
+        _logger.warning("telemetry was not sent within %gs and is dropped", timeout_s)
+
+
+def is_log_exporter(handler: logging.Handler) -> bool:
+    """Return whether a handler sends log records to OpenTelemetry, and so writes nothing that a person reads."""
+    return type(handler).__module__.startswith("opentelemetry.")
 
 
 def _providers() -> list[Any]:
@@ -171,14 +183,24 @@ def _providers() -> list[Any]:
     return [each for each in found if is_sdk(each)]
 
 
-def _flush(providers: Iterable[Any], timeout_s: float | None) -> bool:
-    timeout_s = flush_timeout_s() if timeout_s is None else timeout_s
-    flushes = [getattr(each, "force_flush", None) for each in providers]
-    return _run_bounded([partial(each, int(timeout_s * 1000)) for each in flushes if each is not None], timeout_s)
+def _shut_down(providers: Sequence[Any], timeout_s: float) -> bool:
+    """Shut down providers within one timeout. This sends what is pending, metrics once."""
+    if not providers:
+        return True  # the SDK may not be installed
+    from opentelemetry.sdk.metrics import MeterProvider
+
+    # Only the provider of metrics takes a timeout.
+    calls = [
+        partial(each.shutdown, timeout_s * 1000) if isinstance(each, MeterProvider) else each.shutdown
+        for each in providers
+    ]
+    return _run_bounded(calls, timeout_s)
 
 
 def _set_up(service_name: str | None, service_version: str | None) -> TelemetryHandle:
     try:
+        from opentelemetry.sdk._logs import LoggerProvider
+        from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
         from opentelemetry.sdk.metrics import MeterProvider
         from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
         from opentelemetry.sdk.trace import TracerProvider
@@ -190,6 +212,7 @@ def _set_up(service_name: str | None, service_version: str | None) -> TelemetryH
     wants_metrics = _is_free(switch.meter_provider(), "metrics")
     span_exporters = _exporters("traces") if wants_traces else []
     metric_exporters = _exporters("metrics") if wants_metrics else []
+    log_exporters = _exporters("logs") if _is_free(_logs.get_logger_provider(), "logs") else []
     resource = _resource(service_name, service_version)
 
     handle = TelemetryHandle()
@@ -207,7 +230,27 @@ def _set_up(service_name: str | None, service_version: str | None) -> TelemetryH
             readers.append(made if isinstance(made, MetricReader) else PeriodicExportingMetricReader(made))
         handle.meter_provider = MeterProvider(readers, resource, shutdown_on_exit=False)
         metrics.set_meter_provider(handle.meter_provider)
+    if log_exporters:
+        handle.logger_provider = LoggerProvider(resource, shutdown_on_exit=False)
+        for exporter in log_exporters:
+            handle.logger_provider.add_log_record_processor(BatchLogRecordProcessor(exporter()))
+        _logs.set_logger_provider(handle.logger_provider)
+        logging.getLogger().addHandler(_log_handler(handle.logger_provider))
     return handle
+
+
+def _log_handler(provider: Any) -> logging.Handler:
+    """Return OpenTelemetry's handler for log records. Newer SDKs move it to another package."""
+    try:
+        handlers: Any = importlib.import_module("opentelemetry.instrumentation.logging.handler")
+    except ImportError:
+        handlers = importlib.import_module("opentelemetry.sdk._logs")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        handler: logging.Handler = handlers.LoggingHandler(logger_provider=provider)
+    # An export that fails is logged. This record must not be exported in turn.
+    handler.addFilter(lambda record: not record.name.startswith("opentelemetry."))
+    return handler
 
 
 def _is_disabled() -> bool:
@@ -236,7 +279,7 @@ def _resource(service_name: str | None, service_version: str | None) -> "Resourc
 
 
 def _exporters(signal: str) -> list[Callable[[], Any]]:
-    """Return the exporter classes of a signal ("traces" or "metrics"), as OpenTelemetry's launcher finds them."""
+    """Return the exporter classes of a signal (traces, metrics or logs), as OpenTelemetry's launcher finds them."""
     variable = f"OTEL_{signal.upper()}_EXPORTER"
     wanted = [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()] or ["otlp"]
     if "none" in wanted:

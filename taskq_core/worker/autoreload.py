@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 
 from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.errors import TaskQError
+from taskq_core.telemetry import flush_at_end
 from taskq_core.worker.worker import Worker
 
 RELOAD = 3
@@ -103,6 +104,7 @@ def _run_child(make_worker: Callable[[], Worker], reloading: Reloading) -> NoRet
     threading.Thread(target=watch_files, name="taskq-autoreload", daemon=True).start()
     status = worker.run()
     has_ended.set()
+    flush_at_end()
     if has_changed.is_set():
         sys.exit(RELOAD)
     sys.exit(NOT_STARTED if status else 0)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from taskq_core.service.blocking import DaemonThreads
 from taskq_core.service.signals import signal_handlers
 from taskq_core.service.user_code import unlisted
-from taskq_core.telemetry import flush_at_end
 
 if TYPE_CHECKING:
     from taskq_core.worker.worker import Worker
@@ -56,8 +55,6 @@ def run_as_process(worker: "Worker", *, has_supervisor: bool = False) -> int:
     finally:
         _close(loop)
         threads.wait(CLOSING_S)
-        if not has_supervisor:
-            flush_at_end()
 
 
 def complete(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:

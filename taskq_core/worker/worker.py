@@ -32,6 +32,7 @@ from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.codec.worker_requests import WorkerAction, request_for
 from taskq_core.errors import BrokerError, TaskQError
 from taskq_core.execution.lifespan import Lifespan
+from taskq_core.execution.logs import complete_exported_logs
 from taskq_core.repair.reconcile import FindingKind
 from taskq_core.service.health import HealthServer, open_health_server
 from taskq_core.service.outage import start_problem
@@ -285,6 +286,7 @@ class Worker:
         if self._loop is not None:
             raise RuntimeError(f"a worker can run only once, and this worker is already {self.status}")
         self._loop = asyncio.get_running_loop()
+        complete_exported_logs()
         endpoint = self.app.runtime.endpoint
         # In a cluster, prefer no connections: requests to a dead node would occupy the few preferred connections.
         preferred = None if endpoint.is_cluster else PREFERRED_CONNECTIONS

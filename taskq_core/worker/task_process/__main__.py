@@ -34,9 +34,10 @@ from taskq_core.codec import encode_result_within
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.errors import IterationError, StepError, TaskInterrupted, UnknownTaskError
 from taskq_core.execution.context import TaskContext, current
-from taskq_core.execution.logs import LineFormatter
+from taskq_core.execution.logs import LineFormatter, complete_exported_logs
 from taskq_core.execution.step_record import Steps
 from taskq_core.tasks.task import Task
+from taskq_core.telemetry import is_log_exporter
 from taskq_core.wire import TaskMessage, decode_message
 from taskq_core.worker.deadlines import LATEST_S
 from taskq_core.worker.run import Run, ends_at
@@ -330,10 +331,13 @@ def _set_up(boot: Mapping[str, Any]) -> None:
     if boot["set_up"]:
         module, _, name = boot["set_up"].partition(":")
         getattr(importlib.import_module(module), name)()
-    if not logging.getLogger().handlers:
+    root = logging.getLogger()
+    if all(map(is_log_exporter, root.handlers)):
         handler = logging.StreamHandler()
         handler.setFormatter(LineFormatter("%(asctime)s [%(process)d] %(levelname)s %(name)s: %(message)s"))
-        logging.basicConfig(level=boot["log_level"], handlers=[handler])
+        root.addHandler(handler)
+        root.setLevel(boot["log_level"])
+    complete_exported_logs()
 
 
 def _die_with(parent: int) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -71,3 +72,65 @@ def test_an_unresponsive_collector_delays_the_exit_by_at_most_its_timeout(
     assert status == 0
     assert took_s < 12, output  # 2 s for telemetry, the rest for a busy machine
     assert "telemetry was not sent within" in output
+
+
+@pytest.mark.redis
+def test_a_worker_logs_to_standard_error_and_to_the_collector_and_sends_metrics_once(
+    redis_server: RedisServer, receiver: Receiver, tmp_path: Path
+) -> None:
+    """The launcher has a handler on the root logger."""
+    (tmp_path / "shop.py").write_text(SHOP.format(url=redis_server.unix_url))
+    launcher = shutil.which("opentelemetry-instrument", path=str(Path(sys.executable).parent))
+    assert launcher is not None
+    environment = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_LOGS_EXPORTER": "otlp",
+        "OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED": "true",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}",
+    }
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
+    app.remote("shop:greet").delay()
+    app.close()
+
+    done = subprocess.run(
+        [launcher, sys.executable, "-m", "taskq_core", "worker", "shop:taskq", "--burst"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    paths = [path for path, _ in receiver.requests]
+    logs = b"".join(body for path, body in receiver.requests if path == "/v1/logs")
+    assert "INFO taskq.worker: task completed: name=shop:greet" in done.stderr
+    assert paths.count("/v1/metrics") == 1
+    for text in (b"task completed", b"task_id", b"task_name", b"attempt"):
+        assert text in logs
+
+
+@pytest.mark.redis
+def test_a_collector_that_refuses_connections_is_tried_once(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Nothing is exported again while the interpreter exits."""
+    (tmp_path / "shop.py").write_text(SHOP.format(url=redis_server.unix_url))
+    launcher = shutil.which("opentelemetry-instrument", path=str(Path(sys.executable).parent))
+    assert launcher is not None
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        environment = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{taken.getsockname()[1]}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}",
+        }
+        done = subprocess.run(
+            [launcher, sys.executable, "-m", "taskq_core", "worker", "shop:taskq", "--burst"],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+
+    assert done.stderr.count("Failed to export metrics batch") <= 1

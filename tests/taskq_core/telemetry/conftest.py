@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from opentelemetry import metrics, propagate, trace
+from opentelemetry import _logs, metrics, propagate, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -40,11 +40,14 @@ def meter_provider(reader: InMemoryMetricReader) -> MeterProvider:
 def clean_globals() -> Iterator[None]:
     """Nothing is configured when the test begins, and whatever it configures is gone afterwards."""
     traces, meters = trace.get_tracer_provider.__globals__, metrics.get_meter_provider.__globals__
+    logs = _logs.get_logger_provider.__globals__
     places = [
         (traces, "_TRACER_PROVIDER"),
         (traces, "_TRACER_PROVIDER_SET_ONCE"),
         (meters, "_METER_PROVIDER"),
         (meters, "_METER_PROVIDER_SET_ONCE"),
+        (logs, "_LOGGER_PROVIDER"),
+        (logs, "_LOGGER_PROVIDER_SET_ONCE"),
     ]
     saved = [home[name] for home, name in places]
     textmap = propagate.get_global_textmap()

@@ -1,18 +1,24 @@
 import http.server
 import importlib
+import logging
 import os
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from opentelemetry import metrics, trace
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
 
+from taskq_core import TaskContext
 from taskq_core.errors import ConfigurationError
+from taskq_core.execution.context import current
+from taskq_core.execution.logs import complete_exported_logs
 from taskq_core.supervisor.config import MEMBER_SHARE
-from taskq_core.telemetry import Tracing, configure, flush_at_end
+from taskq_core.telemetry import Tracing, configure, flush_at_end, is_log_exporter
 
 module = importlib.import_module("taskq_core.telemetry.configure")  # the package gives the function under this name
 
@@ -25,6 +31,7 @@ def fresh(clean_globals: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
             monkeypatch.delenv(name)
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
     monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "none")
     monkeypatch.setattr(module, "_handle", None)
     registered: list[object] = []
     monkeypatch.setattr(module.atexit, "register", registered.append)
@@ -223,42 +230,66 @@ def test_a_missing_sdk_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-class Provider(TracerProvider):
-    """Notes how many milliseconds a flush may take."""
+@pytest.fixture
+def allowed(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The timeouts in seconds within which providers were shut down."""
+    allowed: list[float] = []
+    run_bounded = module._run_bounded
 
-    def __init__(self) -> None:
-        super().__init__(shutdown_on_exit=False)
-        self.allowed_ms: list[int] = []
+    def run(calls: list[Any], timeout_s: float) -> bool:
+        allowed.append(timeout_s)
+        return bool(run_bounded(calls, timeout_s))
 
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        self.allowed_ms.append(timeout_millis)
-        return True
+    monkeypatch.setattr(module, "_run_bounded", run)
+    trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+    return allowed
 
 
-@pytest.mark.parametrize(
-    ("setting", "allowed_s"), [("2", 2), ("0.5", 0.5), ("60", 10), (None, 10), ("0", 10), ("10s", 10)]
-)
-def test_the_flush_at_the_end_has_the_timeout_of_the_exporters_and_at_most_10_seconds(
-    monkeypatch: pytest.MonkeyPatch, setting: str | None, allowed_s: float
+@pytest.mark.parametrize(("setting", "allowed_s"), [("2", 2), ("0.5", 0.5), ("60", 8), (None, 8), ("0", 8), ("10s", 8)])
+def test_the_end_has_the_timeout_of_the_exporters_and_at_most_8_seconds(
+    monkeypatch: pytest.MonkeyPatch, allowed: list[float], setting: str | None, allowed_s: float
 ) -> None:
     if setting is not None:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", setting)
-    provider = Provider()
-    trace.set_tracer_provider(provider)
 
     flush_at_end()
 
-    assert provider.allowed_ms == [allowed_s * 1000]
+    assert allowed == [allowed_s]
 
 
-def test_a_supervisor_and_its_processes_share_the_time_of_the_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The processes flush at the same time, and the supervisor after them."""
+def test_a_supervisor_and_its_processes_share_the_time_of_the_end(
+    monkeypatch: pytest.MonkeyPatch, allowed: list[float]
+) -> None:
+    """The processes end at the same time, and the supervisor after them."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
-    provider = Provider()
-    trace.set_tracer_provider(provider)
 
     flush_at_end(MEMBER_SHARE)
     flush_at_end(1 - MEMBER_SHARE)
 
-    assert len(provider.allowed_ms) == 2
-    assert sum(provider.allowed_ms) == pytest.approx(10_000, abs=2)
+    assert len(allowed) == 2
+    assert sum(allowed) == pytest.approx(8)
+
+
+def test_records_reach_the_collector_with_the_fields_of_their_task(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+    monkeypatch.delenv("OTEL_LOGS_EXPORTER")
+    handle = configure("shop")
+    complete_exported_logs()
+    token = current.set(TaskContext(id="id-1", name="shop:greet", queue="low", retried=2))
+
+    logging.getLogger("shop").warning("said hello")
+    current.reset(token)
+    logging.getLogger("opentelemetry.sdk").warning("not exported")
+    flush_at_end()
+
+    (body,) = [body for path, body in receiver.requests if path == "/v1/logs"]
+    (record,) = ExportLogsServiceRequest.FromString(body).resource_logs[0].scope_logs[0].log_records
+    attributes = {each.key: each.value for each in record.attributes}
+    assert record.body.string_value == "said hello"
+    assert attributes["task_id"].string_value == "id-1"
+    assert attributes["task_name"].string_value == "shop:greet"
+    assert attributes["attempt"].int_value == 3
+    assert handle.logger_provider is not None
+    assert not [each for each in logging.getLogger().handlers if is_log_exporter(each)]
