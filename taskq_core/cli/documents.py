@@ -42,8 +42,8 @@ FIELDS: Mapping[type, str] = {
     TypesOverview: "since as_of types",
     TypeRuns: "name processed failed archived total_s=total median_s=median p95_s=p95 p99_s=p99",
     TaskInfo: "id name queue state payload headers priority max_retry retried last_error last_failed_at enqueued_at "
-    "timeout_s=timeout deadline start_by retention_s=retention group next_run_at waits_for_limit lease_expires_at "
-    "completed_at archived_at expires_at result oversized_result wait",
+    "pending_since timeout_s=timeout deadline start_by retention_s=retention group next_run_at waits_for_limit "
+    "lease_expires_at completed_at archived_at expires_at result oversized_result wait",
     TaskWait: "kind name number until",
     TimelineEntry: "kind name started_at ended_at duration_s=duration until has_timed_out has_failed workflow_id "
     "result",

@@ -1,6 +1,7 @@
 """`taskq task`: list, find and inspect tasks. `change`, `bulk` and `enqueue` add the verbs that change tasks."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,13 +18,13 @@ from taskq_core.handles.attempts import Attempt
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import FoundTasks, UnreadableTask
 from taskq_core.views import Dashboard, TimelineEntry
-from taskq_core.views.labels import wait_text
+from taskq_core.views.labels import search_text, wait_text
 from taskq_core.wire import ENQUEUED, TaskState
 
 task = Group("task", help="List, inspect, enqueue, retry, cancel and delete tasks.")
 
 SCAN_STEP = 10_000
-"""Maximum number of tasks that a search reads between two updates of the progress bar."""
+"""Maximum number of tasks that one request reads. After it, the progress bar is updated."""
 
 queue_option = click.option("-q", "--queue", required=True, type=QUEUE, help="queue of the task")
 group_option = click.option("-g", "--group", metavar="NAME", help="group; only with state aggregating")
@@ -166,13 +167,7 @@ def list_tasks(
 @click.option(
     "--limit", type=click.IntRange(1, 1000), default=30, show_default=True, help="maximum number of tasks to show"
 )
-@click.option(
-    "--scan",
-    type=click.IntRange(1, 1_000_000),
-    default=10_000,
-    show_default=True,
-    help="maximum number of tasks to read",
-)
+@click.option("--scan", type=click.IntRange(1), help="maximum number of tasks to read (default: all)")
 @click.option("--cursor", metavar="TEXT", help="continue the search that printed this cursor")
 @click.pass_obj
 def find_tasks(
@@ -187,7 +182,8 @@ def find_tasks(
 ) -> None:
     """Search the tasks of a state. A task must match every option. Of ended tasks, the newest comes first.
 
-    The command reads at most --scan tasks. If there are more tasks, the output ends with a cursor for the next call.
+    The command reads tasks until it has found --limit tasks, or has read all or --scan tasks. If tasks are left, the
+    output ends with a cursor for the next call.
     """
     _check_group(queue, state, group)
     found = _find(session, queue, state, group=group, older_than=older, newer_than=newer, **wanted)
@@ -195,31 +191,38 @@ def find_tasks(
         "tasks",
         found.tasks,
         task_columns(queue, state, _now()),
-        empty=f"no match among {found.scanned} of {found.total} tasks",
-        more={"total": found.total, "scanned": found.scanned, "cursor": found.cursor},
+        empty=search_text(found, "tasks"),
+        more={
+            "total": found.total,
+            "scanned": found.scanned,
+            "read": found.read,
+            "matched": found.matched,
+            "cursor": found.cursor,
+        },
     )
     if found.cursor is not None and not session.output.as_json:
-        session.output.note(f"read {found.scanned} of {found.total} tasks; continue with --cursor {found.cursor}")
+        progress = f"{search_text(found, 'tasks')} " if found.tasks else ""
+        session.output.note(f"{progress}Continue with --cursor {found.cursor}")
 
 
 def _find(
-    session: Session, queue: str, state: TaskState, *, limit: int, scan: int, cursor: str | None, **wanted: Any
+    session: Session, queue: str, state: TaskState, *, limit: int, scan: int | None, cursor: str | None, **wanted: Any
 ) -> FoundTasks:
     """Search tasks in several calls, with a progress bar."""
-    tasks: list[TaskInfo | UnreadableTask] = []
+    tasks: dict[str, TaskInfo | UnreadableTask] = {}  # new pending tasks shift the others, so some are read twice
     scanned = 0
     with session.output.progress("searching") as progress:
         while True:
-            step = min(SCAN_STEP, scan - scanned)
+            step = SCAN_STEP if scan is None else min(SCAN_STEP, scan - scanned)
             part = session.inspector.find_tasks(
                 queue, state, limit=limit - len(tasks), scan=step, cursor=cursor, **wanted
             )
-            tasks += part.tasks
+            tasks |= {task.id: task for task in part.tasks}
             scanned += part.scanned
             cursor = part.cursor
-            progress(scanned, max(scanned, min(scan, part.total)))
-            if cursor is None or len(tasks) == limit or scanned >= scan:
-                return FoundTasks(tasks=tasks, scanned=scanned, total=part.total, cursor=cursor)
+            progress(scanned, max(scanned, part.total if scan is None else min(scan, part.total)))
+            if cursor is None or len(tasks) == limit or (scan is not None and scanned >= scan):
+                return replace(part, tasks=tuple(tasks.values()), scanned=scanned)
 
 
 @task.command("inspect")

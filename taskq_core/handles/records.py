@@ -46,6 +46,7 @@ class TaskInfo:
         last_attempt: The last of these attempts, None if none is recorded. Listings omit its error.
         enqueued_at: When the task was enqueued, None if unknown. Django's clients record it. For other pending tasks,
             listings have the time at which they became pending.
+        pending_since: When a pending task became pending. None in other states, and if it was not read from a list.
         worker: Token of the worker that runs the task, "" if it is not running.
         started_at: When that worker received the task, None if unknown.
         progress: Progress last reported by the task, None if it reported none.
@@ -78,6 +79,7 @@ class TaskInfo:
     attempts: tuple[Attempt, ...] = ()
     last_attempt: Attempt | None = None
     enqueued_at: datetime | None = None
+    pending_since: datetime | None = None
     worker: str = ""
     started_at: datetime | None = None
     progress: Progress | None = None
@@ -137,6 +139,10 @@ def _moment(unix_s: int | None) -> datetime | None:
         return None  # other programs may store a time that `datetime` cannot represent
 
 
+def _moment_ms(unix_ms: int | None) -> datetime | None:
+    return None if unix_ms is None else datetime.fromtimestamp(unix_ms / 1000, tz=UTC)
+
+
 def _span(value: int) -> timedelta:
     return timedelta(seconds=min(max(value, 0), 86_399_999_999_999))
 
@@ -180,10 +186,11 @@ def task_info(stored: StoredTask) -> TaskInfo:
         oversized_result=None if stored.result else read_oversized(stored.oversized),
         attempts=attempts,
         last_attempt=attempts[-1] if attempts else read_last_attempt(stored.last_attempt),
-        enqueued_at=None if enqueued_ms is None else datetime.fromtimestamp(enqueued_ms / 1000, tz=UTC),
+        enqueued_at=_moment_ms(enqueued_ms),
+        pending_since=_moment_ms(stored.pending_ms),
         worker=stored.owner,
         progress=read_progress(stored.progress),
-        started_at=None if stored.started_ms is None else datetime.fromtimestamp(stored.started_ms / 1000, tz=UTC),
+        started_at=_moment_ms(stored.started_ms),
         waits_for_limit=waits_for_limit,
         limit=unescape_limit_name(stored.line.partition(":")[2].partition(":")[0]) if stored.line else "",
         wait=read_wait(stored.wait, when),

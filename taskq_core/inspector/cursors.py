@@ -15,6 +15,8 @@ from taskq_core.inspector.known import check_text
 Place = TypeVar("Place")
 RedisCursor = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,20}$")]
 """The cursor of a scan in Redis. "0" is both its start and its end."""
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+"""A number of records that a cursor contains."""
 
 
 def write_cursor(place: object) -> str:

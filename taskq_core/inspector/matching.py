@@ -24,7 +24,7 @@ from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector.cursors import read_cursor, write_cursor
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
 from taskq_core.inspector.reading import read_task
-from taskq_core.inspector.records import LISTED_STATES, FoundTasks, QueueInfo, UnreadableTask
+from taskq_core.inspector.records import LISTED_STATES, FoundTasks, QueueInfo, TaskOrder, UnreadableTask
 from taskq_core.inspector.search import SearchPlace, scan_state
 from taskq_core.inspector.selection import CHUNK, ActionReport, TaskAction, TaskRef, act_on, check_state
 from taskq_core.settings import Duration, check_whole, seconds
@@ -75,8 +75,9 @@ class TaskFilter:
         name_part: Part of the name of their task.
         error: Part of the last error.
         payload: Part of the payload.
-        text: Part of the id, the last error or the payload. If the text is the full id of a task in the queues, only
-            tasks with that id match, whatever their age. This rule does not apply to a search in a group.
+        text: Part of the id, the name, the queue, the last error or the payload. If the text is the full id of a task
+            in the queues, only tasks with that id match, whatever their age. This rule does not apply to a search in a
+            group.
         older_than: Matches tasks that reached their state before this moment, or at least this long ago. For tasks that
             wait for a time, that time counts. An active task has no such time and does not match.
         newer_than: Matches tasks whose time is at or after this moment, or at most this long ago. Future times match.
@@ -117,16 +118,18 @@ class TaskFilter:
         if after_s is not None and (at_s is None or at_s < after_s):
             return False
         if isinstance(task, UnreadableTask):
-            if self.name is not None or self.name_part or self.error:
+            if self.name is not None:
                 return False
-            error, content = "", task.message
+            name, error, content = "", "", task.message
         else:
-            if self.name not in (None, task.name) or self.name_part not in task.name:
-                return False
-            error, content = task.last_error, task.payload
+            name, error, content = task.name, task.last_error, task.payload
+        if self.name not in (None, name) or self.name_part not in name:
+            return False
         if self.error not in error or _bytes(self.payload) not in content:
             return False
-        return self.text in task.id or self.text in error or (self.in_payload and _bytes(self.text) in content)
+        if any(self.text in each for each in (task.id, name, task.queue, error)):
+            return True
+        return self.in_payload and _bytes(self.text) in content
 
     def check(self) -> "TaskFilter":
         """Check the fields of the filter before any request. Return the filter with its state as a `TaskState`.
@@ -201,7 +204,15 @@ def tasks_with_id(keys: Keys, queues: Iterable[str], wanted: TaskFilter) -> Requ
             found.append(task)
     if not scanned:
         return None
-    return FoundTasks(tasks=found, scanned=scanned, total=scanned, cursor=None, read_bytes=read_bytes)
+    return FoundTasks(
+        tasks=found,
+        scanned=scanned,
+        total=scanned,
+        cursor=None,
+        read=scanned,
+        matched=len(found),
+        read_bytes=read_bytes,
+    )
 
 
 def find_tasks(
@@ -284,8 +295,8 @@ def find_tasks(
             group=group,
             limit=limit,
             scan=scan,
-            position=place.position,
-            is_newest_first=True,
+            place=place,
+            order=TaskOrder.RECENT,
         )
     )
 
@@ -408,7 +419,7 @@ def _act_on_queue(
                 group=wanted.group,
                 limit=_CANCEL_CHUNK if action is TaskAction.CANCEL else CHUNK,
                 scan=_SCAN,
-                position=place.position,
+                place=SearchPlace(state, place.queue, place.position),
                 max_bytes=_SCAN_BYTES,
             )
         except BrokerError as error:

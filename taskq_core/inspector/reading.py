@@ -23,6 +23,7 @@ from taskq_core.inspector.records import (
     GroupInfo,
     GroupPage,
     QueueInfo,
+    TaskOrder,
     TaskPage,
     UnreadableTask,
 )
@@ -243,6 +244,16 @@ def read_task(queue: str, stored: StoredTask) -> TaskInfo | UnreadableTask:
     return UnreadableTask(id=stored.task_id, queue=queue, state=stored.state, problem=problem, message=message)
 
 
+def is_reversed(state: TaskState, order: TaskOrder) -> bool:
+    """Return whether an order begins with the latest time of the state."""
+    match order:
+        case TaskOrder.NEXT:
+            return state in FINAL
+        case TaskOrder.RECENT:
+            return state not in (TaskState.SCHEDULED, TaskState.RETRY)
+    return order is TaskOrder.NEWEST
+
+
 def _read(
     queue: QueueKeys,
     state: TaskState,
@@ -272,7 +283,7 @@ def list_tasks(
     skip: int,
     count: int,
     group: str | None = None,
-    is_newest_first: bool = False,
+    order: TaskOrder = TaskOrder.NEXT,
 ) -> RequestPlan[list[TaskInfo | UnreadableTask]]:
     """Return tasks of several queues, sorted by state, then by queue.
 
@@ -283,8 +294,7 @@ def list_tasks(
         skip: Number of tasks to skip.
         count: Maximum number of tasks.
         group: Group of the tasks, with `TaskState.AGGREGATING`.
-        is_newest_first: Within a state, the newest tasks come first. Ended tasks always begin with the newest. Tasks
-            that wait for a time are always sorted by that time.
+        order: Order of the tasks of each state and queue.
     """
     infos = list(infos)
     tasks: list[TaskInfo | UnreadableTask] = []
@@ -292,19 +302,23 @@ def list_tasks(
         for info in infos:
             queue = keys.queue(info.name)
             page = yield from _read(
-                queue, TaskState.AGGREGATING, skip=skip, count=count, group=group, is_reversed=is_newest_first
+                queue,
+                TaskState.AGGREGATING,
+                skip=skip,
+                count=count,
+                group=group,
+                is_reversed=is_reversed(TaskState.AGGREGATING, order),
             )
             tasks += [read_task(info.name, stored) for stored in page.tasks]
         return tasks
     left = count
     for each in _listed(state):
-        is_reversed = each in FINAL or (is_newest_first and each not in (TaskState.SCHEDULED, TaskState.RETRY))
         for info in infos:
             size = info.sizes[each]
             part = min(left, size - skip)
             if part > 0:
                 queue = keys.queue(info.name)
-                page = yield from _read(queue, each, skip=skip, count=part, is_reversed=is_reversed)
+                page = yield from _read(queue, each, skip=skip, count=part, is_reversed=is_reversed(each, order))
                 tasks += [read_task(info.name, stored) for stored in page.tasks]
                 left -= part
             skip = max(0, skip - size)
@@ -342,8 +356,8 @@ def tasks(
     skip = (page - 1) * page_size
     if queue is not None and state is not None:
         queue_keys = yield from known_queue(keys, queue)
-        is_reversed = state in FINAL
-        found = yield from _read(queue_keys, state, skip=skip, count=page_size, group=group, is_reversed=is_reversed)
+        from_end = is_reversed(state, TaskOrder.NEXT)
+        found = yield from _read(queue_keys, state, skip=skip, count=page_size, group=group, is_reversed=from_end)
         tasks, total = [read_task(queue, stored) for stored in found.tasks], found.size
     else:
         infos = (yield from _all_counted(keys)) if queue is None else [(yield from _counted(keys, queue))]

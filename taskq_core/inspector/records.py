@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
 
 from taskq_core.handles.records import TaskInfo
 from taskq_core.wire import TaskState
@@ -157,22 +158,56 @@ class TaskPage:
         return max(1, -(-self.total // self.page_size))
 
 
+class TaskOrder(StrEnum):
+    """The order of the tasks of one state.
+
+    Redis sorts them by the time of their state (`SORTED_BY`), so each order works for any number of tasks.
+    """
+
+    NEXT = "next"
+    """The task that runs next or was started first comes first. Of ended tasks, the newest comes first."""
+    RECENT = "recent"
+    """As `NEXT`, but of pending and active tasks the newest comes first."""
+    NEWEST = "newest"
+    """The latest time of the state comes first."""
+    OLDEST = "oldest"
+    """The earliest time of the state comes first."""
+
+
+SORTED_BY: Mapping[TaskState, str] = MappingProxyType(
+    {
+        TaskState.PENDING: "pending_since",
+        TaskState.ACTIVE: "started_at",
+        TaskState.SCHEDULED: "next_run_at",
+        TaskState.RETRY: "next_run_at",
+        TaskState.ARCHIVED: "archived_at",
+        TaskState.COMPLETED: "expires_at",
+    }
+)
+"""Attribute of `TaskInfo` with the time by which Redis sorts the tasks of a state."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundTasks:
     """Tasks that a call of a search found.
 
     Attributes:
         tasks: The matching tasks.
-        scanned: Number of tasks that were read.
+        scanned: Number of tasks that this call read.
         total: Number of tasks in the searched queues and states.
-        cursor: Pass this to the next call to continue; None at the end.
-        read_bytes: Number of bytes of messages and results that were read.
+        cursor: Pass this to the next call to continue. None if all tasks were read. Only then does an empty result mean
+            that no task matches.
+        read: Number of tasks that this call and the calls before it have read.
+        matched: Number of matching tasks that this call and the calls before it have found.
+        read_bytes: Number of bytes of messages and results that this call read.
     """
 
     tasks: Sequence[TaskInfo | UnreadableTask]
     scanned: int
     total: int
     cursor: str | None
+    read: int
+    matched: int
     read_bytes: int = 0
 
 

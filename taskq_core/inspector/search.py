@@ -13,10 +13,10 @@ from typing import NamedTuple
 from taskq_core.broker.operations import views
 from taskq_core.broker.operations.views import SCAN_START, ScanPlace
 from taskq_core.broker.plans import RequestPlan, ask
-from taskq_core.handles.records import FINAL, TaskInfo
-from taskq_core.inspector.cursors import write_cursor
-from taskq_core.inspector.reading import read_task
-from taskq_core.inspector.records import FoundTasks, UnreadableTask
+from taskq_core.handles.records import TaskInfo
+from taskq_core.inspector.cursors import Count, write_cursor
+from taskq_core.inspector.reading import is_reversed, read_task
+from taskq_core.inspector.records import FoundTasks, TaskOrder, UnreadableTask
 from taskq_core.wire import QueueKeys, TaskState
 
 SCAN_STEP = 100
@@ -27,11 +27,16 @@ has no such time."""
 
 
 class SearchPlace(NamedTuple):
-    """The place at which a search continues: a queue, a state, and the position in its tasks."""
+    """The place at which a search continues: a queue, a state, and the position in its tasks.
+
+    It also has the numbers of tasks that the search has read and found so far.
+    """
 
     state: TaskState
     queue: str
     position: ScanPlace = SCAN_START
+    read: Count = 0
+    matched: Count = 0
 
 
 def scan_state(
@@ -42,20 +47,20 @@ def scan_state(
     group: str | None,
     limit: int,
     scan: int,
-    position: ScanPlace,
+    place: SearchPlace,
     max_bytes: float = math.inf,
-    is_newest_first: bool = False,
+    order: TaskOrder = TaskOrder.OLDEST,
 ) -> RequestPlan[FoundTasks]:
-    """Read tasks of one state after a position, and return the matching ones. End after `max_bytes` of task data.
+    """Read tasks of one state after a place, and return the matching ones. End after `max_bytes` of task data.
 
-    The cursor of the answer is a `SearchPlace`. With `is_newest_first`, the newest ended tasks come first.
+    The cursor of the answer is a `SearchPlace`. Pending and active tasks are always read from the newest on.
     """
     found: list[TaskInfo | UnreadableTask] = []
     scanned, read_bytes = 0, 0
-    is_reversed = is_newest_first and state in FINAL
+    position, from_end = place.position, is_reversed(state, order)
     while True:
         count = min(SCAN_STEP, scan - scanned)
-        step = views.scan_tasks(queue, state, position, count=count, group=group, is_reversed=is_reversed)
+        step = views.scan_tasks(queue, state, position, count=count, group=group, is_reversed=from_end)
         answer = yield from ask(step)
         is_end = answer.is_end
         for number, stored in enumerate(answer.tasks, start=1):
@@ -68,9 +73,16 @@ def scan_state(
                     is_end = is_end and number == len(answer.tasks)
                     break
         if is_end or len(found) == limit or scanned >= scan or read_bytes >= max_bytes:
-            cursor = None if is_end else write_cursor(SearchPlace(state, queue.name, position))
+            read, matched = place.read + scanned, place.matched + len(found)
+            following = SearchPlace(state, queue.name, position, read, matched)
             return FoundTasks(
-                tasks=tuple(found), scanned=scanned, total=answer.size, cursor=cursor, read_bytes=read_bytes
+                tasks=tuple(found),
+                scanned=scanned,
+                total=answer.size,
+                cursor=None if is_end else write_cursor(following),
+                read=read,
+                matched=matched,
+                read_bytes=read_bytes,
             )
 
 

@@ -22,7 +22,7 @@ from taskq_core.views.queues import DAYS_CHOICES, QueueDetail, QueuesOverview, o
 from taskq_core.views.samples import LONGEST_SPAN, QueueSeries, Sample
 from taskq_core.views.store import StoreRow
 from taskq_core.views.sync import Dashboard
-from taskq_core.views.tasks import TaskRecord, TaskSelection, is_orphaned, selection_of
+from taskq_core.views.tasks import SCAN_MAX, TaskRecord, TaskSelection, is_orphaned
 from taskq_core.views.timeline import TimelineEntry
 from taskq_core.views.times import attempt_text, times_of
 from taskq_core.views.traces import trace_url
@@ -43,6 +43,7 @@ __all__ = [
     "DAYS_CHOICES",
     "LONGEST_SPAN",
     "MEMBERS_MAX",
+    "SCAN_MAX",
     "STATES",
     "WORKFLOWS_MAX",
     "WORKFLOW_SCAN_MAX",
@@ -88,7 +89,6 @@ __all__ = [
     "line_path",
     "overview",
     "scale_top",
-    "selection_of",
     "signature_of",
     "summary_of",
     "times_of",

@@ -11,8 +11,9 @@ from datetime import timedelta
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.handles.waits import TaskWait
-from taskq_core.inspector import Skip, TaskAction
+from taskq_core.inspector import FoundTasks, Skip, TaskAction
 from taskq_core.settings.language import gettext, marked, ngettext, nmarked, pgettext, pmarked
+from taskq_core.views.workflow_lists import WorkflowSearch
 from taskq_core.views.workflows import MemberRow
 from taskq_core.workflow import StepInfo
 
@@ -111,6 +112,30 @@ def signal_question(button: str, name: str, signal: str) -> str:
         signal: Name of the signal that the task waits for.
     """
     return gettext(_SIGNAL_QUESTIONS[button], name=name, signal=signal)
+
+
+def search_text(search: FoundTasks | WorkflowSearch, rows: str) -> str:
+    """Return the text about the progress or the result of a search.
+
+    It says that nothing matches only if everything was read.
+
+    Args:
+        search: The last result of the search.
+        rows: The translated plural of what is searched, such as "tasks".
+    """
+    values = {
+        "read": f"{min(search.read, search.total):,}",
+        "total": f"{search.total:,}",
+        "matched": f"{search.matched:,}",
+        "rows": rows,
+    }
+    if search.cursor is None:
+        if search.matched:
+            return gettext("All %(total)s %(rows)s were read, %(matched)s match.", **values)
+        return gettext("None of %(total)s %(rows)s matches.", **values)
+    if search.matched:
+        return gettext("Read %(read)s of %(total)s %(rows)s, %(matched)s matched so far.", **values)
+    return gettext("Read %(read)s of %(total)s %(rows)s, none matched so far.", **values)
 
 
 def step_state(step: StepInfo | MemberRow) -> str:

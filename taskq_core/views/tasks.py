@@ -1,10 +1,11 @@
 """List, search and select tasks.
 
 A list by queue and state reads the tasks of one page. A search by type, text or age reads inside tasks, at most
-`SCAN_MAX` in each call, and returns a cursor to continue.
+`SCAN_MAX` in each call, and returns a cursor to continue. Callers repeat the call until they have enough tasks or the
+cursor is None. Before that, they do not show that no task matches (`labels.search_text`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -20,12 +21,13 @@ from taskq_core.inspector import (
     FoundTasks,
     QueueInfo,
     TaskFilter,
+    TaskOrder,
     TaskRef,
     UnreadableTask,
     total_of,
 )
 from taskq_core.inspector.cursors import read_cursor, write_cursor
-from taskq_core.inspector.matching import tasks_with_id
+from taskq_core.inspector.matching import always, tasks_with_id
 from taskq_core.inspector.reading import list_tasks
 from taskq_core.inspector.search import SearchPlace, all_ids, scan_state
 from taskq_core.settings import check_whole
@@ -73,7 +75,7 @@ def read_tasks(
     *,
     skip: int = 0,
     count: int = 50,
-    is_newest_first: bool = False,
+    order: TaskOrder = TaskOrder.NEXT,
 ) -> RequestPlan[Sequence[TaskRecord]]:
     """Return tasks, sorted by state as in `LISTED_STATES`, then by queue.
 
@@ -82,8 +84,7 @@ def read_tasks(
         wanted: The filter. The filter must not have fields for which tasks must be read.
         skip: Number of tasks to skip.
         count: Maximum number of tasks to return, up to 1000.
-        is_newest_first: Within a state, the newest tasks come first, and not the tasks that run next. Ended tasks
-            always begin with the newest. Tasks that wait for a time are always sorted by that time.
+        order: Order of the tasks of each state and queue.
 
     Raises:
         ConfigurationError: The filter is not valid or needs to read inside tasks, or a number is out of bounds.
@@ -105,7 +106,7 @@ def read_tasks(
             skip=skip,
             count=count,
             group=wanted.group,
-            is_newest_first=is_newest_first,
+            order=order,
         )
     )
 
@@ -118,6 +119,7 @@ def search_tasks(
     cursor: str | None = None,
     scan: int = SCAN_MAX,
     limit: int = SCAN_MAX,
+    order: TaskOrder = TaskOrder.RECENT,
 ) -> RequestPlan[FoundTasks]:
     """Search tasks by reading their contents, such as payloads and errors.
 
@@ -129,6 +131,7 @@ def search_tasks(
         cursor: `FoundTasks.cursor` of the previous call, with the same filter.
         scan: Maximum number of tasks to read, up to 10,000.
         limit: Maximum number of tasks to return, up to 10,000.
+        order: Order of the tasks of each state and queue. Pending and active tasks are always read from the newest on.
 
     Raises:
         ConfigurationError: The filter or the cursor is not valid, or a number is out of bounds.
@@ -146,7 +149,9 @@ def search_tasks(
     after: str | None = None
     scanned, left_bytes = 0, SCAN_BYTES
     parts = list(_parts(chosen, wanted.state))
-    first, position = (0, SCAN_START) if cursor is None else _place(parts, read_cursor(cursor, SearchPlace))
+    before = None if cursor is None else read_cursor(cursor, SearchPlace)
+    first, position = (0, SCAN_START) if before is None else _place(parts, before)
+    read, matched = (0, 0) if before is None else (before.read, before.matched)
     for number, (state, info) in enumerate(parts[first:], start=first):
         now_s = info.as_of.timestamp()
 
@@ -161,14 +166,15 @@ def search_tasks(
             group=wanted.group,
             limit=limit - len(found),
             scan=scan - scanned,
-            position=position,
+            place=SearchPlace(state, info.name, position, read, matched),
             max_bytes=left_bytes,
-            is_newest_first=True,
+            order=order,
         )
         position = SCAN_START
         left_bytes -= part.read_bytes
         found += part.tasks
         scanned += part.scanned
+        read, matched = part.read, part.matched
         if wanted.group is not None:
             total = part.total
         if part.cursor is not None:
@@ -176,14 +182,26 @@ def search_tasks(
             break
         if (scanned >= scan or len(found) >= limit or left_bytes <= 0) and number + 1 < len(parts):
             state, info = parts[number + 1]
-            after = write_cursor(SearchPlace(state, info.name))
+            after = write_cursor(SearchPlace(state, info.name, SCAN_START, read, matched))
             break
-    read_bytes = SCAN_BYTES - left_bytes
-    return FoundTasks(tasks=found, scanned=scanned, total=total, cursor=after, read_bytes=read_bytes)
+    return FoundTasks(
+        tasks=found,
+        scanned=scanned,
+        total=total,
+        cursor=after,
+        read=read,
+        matched=matched,
+        read_bytes=SCAN_BYTES - left_bytes,
+    )
 
 
 def select_tasks(
-    keys: Keys, infos: Sequence[QueueInfo], wanted: TaskFilter, *, states: Sequence[TaskState]
+    keys: Keys,
+    infos: Sequence[QueueInfo],
+    wanted: TaskFilter,
+    *,
+    states: Sequence[TaskState],
+    has_time: Callable[[], bool] = always,
 ) -> RequestPlan[TaskSelection]:
     """Select all matching tasks in these states, at most 10,000, for `Inspector.act_on`.
 
@@ -191,6 +209,7 @@ def select_tasks(
         infos: The queues, from `Inspector.queue_infos`.
         wanted: The filter.
         states: States that allow the action, from `ALLOWED_STATES`.
+        has_time: Called after each 10,000 tasks that are read. False ends the call.
 
     Raises:
         ConfigurationError: The filter is not valid.
@@ -199,7 +218,7 @@ def select_tasks(
     tasks: list[TaskRef] = []
     refused: dict[TaskState, int] = {}
     if wanted.needs_reading:
-        return selection_of((yield from search_tasks(keys, infos=infos, wanted=wanted)), states)
+        return (yield from _select_by_reading(keys, infos, wanted, states, has_time))
     for state, info in _parts(wanted.of(infos), wanted.state):
         queue, size = keys.queue(info.name), info.sizes[state]
         if wanted.group is not None:
@@ -218,14 +237,30 @@ def select_tasks(
     return TaskSelection(tasks=tasks, refused=refused)
 
 
-def selection_of(search: FoundTasks, states: Sequence[TaskState]) -> TaskSelection:
-    """Select the found tasks that are in one of these states. The task that runs next comes first."""
-    tasks = [TaskRef(task.queue, task.id, task.state) for task in reversed(search.tasks) if task.state in states]
+def _select_by_reading(
+    keys: Keys,
+    infos: Sequence[QueueInfo],
+    wanted: TaskFilter,
+    states: Sequence[TaskState],
+    has_time: Callable[[], bool],
+) -> RequestPlan[TaskSelection]:
+    """Search until all tasks are read, the selection is full or `has_time` returns False.
+
+    The task that runs next comes first.
+    """
+    found: dict[TaskRef, None] = {}  # new pending tasks shift the others, so some are read twice
     refused: dict[TaskState, int] = {}
-    for task in search.tasks:
-        if task.state not in states:
-            refused[task.state] = refused.get(task.state, 0) + 1
-    return TaskSelection(tasks=tasks, refused=refused, is_complete=search.cursor is None)
+    cursor: str | None = None
+    while True:
+        search = yield from search_tasks(keys, infos, wanted, cursor=cursor, limit=SELECTED_MAX - len(found))
+        for task in search.tasks:
+            if task.state in states:
+                found[TaskRef(task.queue, task.id, task.state)] = None
+            else:
+                refused[task.state] = refused.get(task.state, 0) + 1
+        cursor = search.cursor
+        if cursor is None or len(found) >= SELECTED_MAX or not has_time():
+            return TaskSelection(tasks=list(found)[::-1], refused=refused, is_complete=cursor is None)
 
 
 def _parts(infos: Sequence[QueueInfo], state: TaskState | None) -> Iterator[tuple[TaskState, QueueInfo]]:

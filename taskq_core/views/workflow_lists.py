@@ -7,9 +7,7 @@ most `WORKFLOW_SCAN_MAX` in each call, and returns a cursor to continue.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, NamedTuple
-
-import msgspec
+from typing import NamedTuple
 
 from taskq_core.broker.operations import workflows
 from taskq_core.broker.operations.workflows import StoredWorkflow, StoredWorkflows
@@ -17,7 +15,7 @@ from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import ConfigurationError
 from taskq_core.handles.workflow_plans import read_state, read_time
 from taskq_core.handles.workflow_records import WorkflowState
-from taskq_core.inspector.cursors import read_cursor, write_cursor
+from taskq_core.inspector.cursors import Count, read_cursor, write_cursor
 from taskq_core.inspector.known import known_queue
 from taskq_core.settings import check_whole
 from taskq_core.wire import Keys, QueueKeys
@@ -102,7 +100,7 @@ class WorkflowFilter:
     Attributes:
         queue: Home queue of the workflows.
         state: State of the workflows.
-        text: Part of their id or name. Case does not matter.
+        text: Part of their id, name or home queue. Case does not matter.
     """
 
     queue: str | None = None
@@ -127,7 +125,7 @@ class WorkflowFilter:
         if self.state not in (None, row.state):
             return False
         text = self.text.casefold()
-        return text in row.id.casefold() or text in row.name.casefold()
+        return any(text in each.casefold() for each in (row.id, row.name, row.queue))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,15 +134,20 @@ class WorkflowSearch:
 
     Attributes:
         rows: Matching workflows, running workflows first.
-        scanned: Number of workflows that were read.
+        scanned: Number of workflows that this call read.
         total: Number of workflows in the searched queues.
-        cursor: Pass this to the next call to continue; None at the end.
+        cursor: Pass this to the next call to continue. None if all workflows were read. Only then does an empty result
+            mean that no workflow matches.
+        read: Number of workflows that this call and the calls before it have read.
+        matched: Number of matching workflows that this call and the calls before it have found.
     """
 
     rows: Sequence[WorkflowRow]
     scanned: int
     total: int
     cursor: str | None
+    read: int
+    matched: int
 
 
 def read_workflows(keys: Keys, queue: str, *, skip: int = 0, count: int = 50) -> RequestPlan[WorkflowsPage]:
@@ -213,6 +216,7 @@ def search_workflows(
     *,
     cursor: str | None = None,
     scan: int = WORKFLOW_SCAN_MAX,
+    limit: int = WORKFLOW_SCAN_MAX,
 ) -> RequestPlan[WorkflowSearch]:
     """Search workflows that match a filter.
 
@@ -221,30 +225,47 @@ def search_workflows(
         wanted: The filter.
         cursor: `WorkflowSearch.cursor` of the previous call, with the same filter.
         scan: Maximum number of workflows to read, up to 2,000.
+        limit: Maximum number of workflows to return, up to 2,000.
 
     Raises:
         ConfigurationError: The cursor is not valid, or a number is out of bounds.
     """
     check_whole("scan", scan, least=1, most=WORKFLOW_SCAN_MAX)
+    check_whole("limit", limit, least=1, most=WORKFLOW_SCAN_MAX)
     parts = list(_parts(wanted.of(counts), wanted.state))
     total = sum(size for _, _, size in parts)
     rows: list[WorkflowRow] = []
     scanned = 0
-    number, skip = (0, 0) if cursor is None else _place(parts, read_cursor(cursor, _Place))
+    before = None if cursor is None else read_cursor(cursor, _Place)
+    number, skip = (0, 0) if before is None else _place(parts, before)
+    read, matched = (0, 0) if before is None else (before.read, before.matched)
+    following: str | None = None
     while number < len(parts):
         which, name, size = parts[number]
-        if scanned >= scan:
-            following = write_cursor(_Place(which, name, skip))
-            return WorkflowSearch(rows=rows, scanned=scanned, total=total, cursor=following)
+        if scanned >= scan or len(rows) >= limit:
+            following = write_cursor(_Place(which, name, skip, read + scanned, matched + len(rows)))
+            break
         count = min(_STEP, scan - scanned, size - skip)
         queue = keys.queue(name)
         found = yield from ask(workflows.list_workflows(queue, which=which, skip=skip, count=count))
-        rows += [row for row in _rows(queue, found) if wanted.fits(row)]
-        scanned += count
-        skip += count
+        for row in _rows(queue, found):
+            if wanted.fits(row):
+                rows.append(row)
+            scanned, skip, count = scanned + 1, skip + 1, count - 1
+            if len(rows) >= limit:
+                break
+        else:  # Redis may return fewer workflows than were counted
+            scanned, skip = scanned + count, skip + count
         if skip >= size:
             number, skip = number + 1, 0
-    return WorkflowSearch(rows=rows, scanned=scanned, total=total, cursor=None)
+    return WorkflowSearch(
+        rows=rows,
+        scanned=scanned,
+        total=total,
+        cursor=following,
+        read=read + scanned,
+        matched=matched + len(rows),
+    )
 
 
 def _parts(counts: Iterable[WorkflowCounts], state: WorkflowState | None) -> Iterator[tuple[str, str, int]]:
@@ -257,11 +278,16 @@ def _parts(counts: Iterable[WorkflowCounts], state: WorkflowState | None) -> Ite
 
 
 class _Place(NamedTuple):
-    """The place at which a search continues: a list, and the number of its workflows to skip."""
+    """The place at which a search continues: a list, and the number of its workflows to skip.
+
+    It also has the numbers of workflows that the search has read and found so far.
+    """
 
     which: str
     queue: str
-    skip: Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+    skip: Count
+    read: Count = 0
+    matched: Count = 0
 
 
 def _place(parts: Sequence[tuple[str, str, int]], place: _Place) -> tuple[int, int]:

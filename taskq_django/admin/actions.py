@@ -22,6 +22,7 @@ from django.utils.translation import gettext_lazy, ngettext, override
 from taskq_core import BrokerError, TaskQError
 from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.errors import BrokerReplyError
+from taskq_django.admin.rows import MORE, is_across
 
 SHOWN = 20
 """Maximum number of rows that a confirmation page lists."""
@@ -158,11 +159,6 @@ def row_action(*, report: Any, flag: int = CHANGE, **confirmation: Any) -> Calla
     return decorate
 
 
-def is_across(request: HttpRequest) -> bool:
-    """Return whether all matching rows are selected. The value is parsed as in Django's own action form."""
-    return forms.BooleanField(required=False).to_python(request.POST.get("select_across"))
-
-
 def _marks(rows: Any) -> list[str]:
     return [f"{row.mark}:{row.pk}" for row in rows if hasattr(row, "mark")]
 
@@ -180,8 +176,7 @@ def report_nothing_left(modeladmin: Any, request: HttpRequest) -> None:
 
 def report_more(modeladmin: Any, request: HttpRequest) -> None:
     """Report that one request could not handle all rows."""
-    text = _("One request cannot handle all rows. Repeat the action to continue.")
-    modeladmin.message_user(request, text, messages.WARNING)
+    modeladmin.message_user(request, MORE, messages.WARNING)
 
 
 def log(request: HttpRequest, row: Any, entry: Any, *, flag: int = CHANGE) -> None:
@@ -241,7 +236,7 @@ def act_on_each(
     """
     deadline = Deadline()
     found = rows[:ACTED_MAX]
-    is_complete = len(found) == rows.count() and getattr(rows, "next_cursor", None) is None
+    is_complete = len(found) == rows.count() and getattr(rows, "finds_all", True)
     done: list[int] = []
     skipped: Counter[str] = Counter()
     if missing := len(getattr(rows, "keys", found)) - len(found):

@@ -77,7 +77,7 @@ class OutboxTaskAdminMixin(FrameMixin):
 
     list_display = ("name", "task_id", "queue", "waits", "claimed_for", "size")
     list_filter = ("queue", "name")
-    search_fields = ("task_id",)
+    search_fields = ("task_id", "name", "queue")
     fields = list_display
     readonly_fields = list_display
     ordering = ("id",)

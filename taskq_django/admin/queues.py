@@ -20,7 +20,7 @@ from taskq_core import TaskState
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import LISTED_STATES, Inspector
 from taskq_core.views import DAYS_CHOICES, STATES, Dashboard, QueuesOverview, QueueStatus
-from taskq_django.admin.actions import AdminForm, Deadline, is_across, row_action
+from taskq_django.admin.actions import AdminForm, Deadline, row_action
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
 from taskq_django.admin.charts import POINTS, RECENT, history_chart, recent_charts, state_bar
 from taskq_django.admin.columns import column
@@ -33,7 +33,7 @@ from taskq_django.admin.formats import (
     size,
     state_name,
 )
-from taskq_django.admin.rows import ListRows, once, row_of
+from taskq_django.admin.rows import ListRows, is_across, once, row_of
 from taskq_django.app import taskq
 from taskq_django.models import Queue
 

@@ -6,21 +6,24 @@ that, and its subclasses read the rows. Other lookups raise `FieldError`, which 
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from django.core.exceptions import FieldError
 from django.db import models
 from django.db.models import Q
+from django.forms import BooleanField
 from django.http import HttpRequest
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from taskq_core import ConfigurationError
+from taskq_core.views import labels
 from taskq_django.admin.change_list import CURSOR_VAR
-from taskq_django.admin.formats import number
+from taskq_django.admin.formats import in_active_language
 
 T = TypeVar("T")
+MORE = gettext_lazy("One request cannot handle all rows. Repeat the action to continue.")
 
 
 def once(request: HttpRequest, name: str, read: Callable[[], T]) -> T:
@@ -30,6 +33,11 @@ def once(request: HttpRequest, name: str, read: Callable[[], T]) -> T:
         stored[name] = read()
     found: T = stored[name]
     return found
+
+
+def is_across(request: HttpRequest) -> bool:
+    """Return whether all matching rows are selected. The value is parsed as in Django's own action form."""
+    return bool(BooleanField(required=False).to_python(request.POST.get("select_across")))
 
 
 def row_of(model: type[models.Model], key: str, record: Any, **attributes: Any) -> Any:
@@ -58,10 +66,14 @@ class Rows(ABC):
     totally_ordered = True
     note = ""
     """Text above the list, such as the progress of a search."""
+    is_part: bool = False
+    """Whether only some of the rows are known, because a search has not read everything."""
     next_cursor: str | None = None
-    """Cursor at which an incomplete search continues."""
+    """Cursor at which such a search continues. None if everything was read."""
     progress: tuple[int, int] | None = None
     """Number of rows searched so far, and their total. None without a search."""
+    sortable: Container[str] | None = None
+    """The `ordering` of the columns by which the rows can be sorted. None: all columns."""
 
     def __init__(self, model: type[models.Model]) -> None:
         self.model = model
@@ -224,20 +236,29 @@ class PickedRows(Rows):
 class FilteredRows(Rows):
     """Rows that match a filter. Some filters need a search, which reads rows one by one and continues at a cursor.
 
+    A search that one request can complete is a list like any other. Of a larger one, each request shows one page and
+    continues at the cursor in its address. The number of matching rows is not known then.
+
     Args:
         model: Model of the rows.
         wanted: Filter of the core's dashboard, a `TaskFilter` or a `WorkflowFilter`.
-        request: Request of the user. Its address has the cursor at which a search continues, from `next_cursor`.
+        request: Request of the user. Its address has the cursor at which a search continues.
+        page_size: Number of rows on a page.
     """
 
-    def __init__(self, model: type[models.Model], wanted: Any, request: HttpRequest) -> None:
+    search_max: ClassVar[int]
+    """Maximum number of rows that one search reads and returns."""
+    search_order: object = None
+    """Order in which a search reads the rows."""
+
+    def __init__(self, model: type[models.Model], wanted: Any, request: HttpRequest, page_size: int) -> None:
         super().__init__(model)
         self.wanted = wanted
+        self.page_size = page_size
+        self.is_for_all = is_across(request)
+        """Whether an action on all matching rows was chosen."""
         self._searches: dict[object, Any] = once(request, "searches", dict)
-        before, colon, place = request.GET.get(CURSOR_VAR, "").partition(":")
-        is_ours = bool(colon) and before.isascii() and before.isdecimal() and len(before) <= 12
-        self._before = int(before) if is_ours else 0
-        self._place = place if is_ours else None
+        self._cursor = request.GET.get(CURSOR_VAR)
 
     def narrow(self, **wanted: Any) -> Self:
         """Return the rows that also match these fields of the filter."""
@@ -253,36 +274,63 @@ class FilteredRows(Rows):
         return changed
 
     @abstractmethod
-    def run_search(self, cursor: str | None) -> Any:
+    def total(self) -> int:
+        """Return the number of rows that a search reads."""
+
+    @abstractmethod
+    def run_search(self, cursor: str | None, limit: int) -> Any:
         """Search from a cursor: return `FoundTasks` or a `WorkflowSearch`."""
 
     @property
     def search(self) -> Any:
         """The search for these rows. It may read thousands of rows, so it runs once per request."""
-        if self.wanted not in self._searches:
+        return self._search[0]
+
+    @property
+    def _search(self) -> tuple[Any, bool]:
+        """The search, and whether it found only some of the matching rows."""
+        key = (self.wanted, self.search_order)
+        if key not in self._searches:
+            self._searches[key] = self._run_search()
+        found: tuple[Any, bool] = self._searches[key]
+        return found
+
+    def _run_search(self) -> tuple[Any, bool]:
+        if self._cursor is not None:
             try:
-                self._searches[self.wanted] = self.run_search(self._place)
+                return self.run_search(self._cursor, self.page_size), True
             except ConfigurationError:  # the cursor in the address is not valid, so search from the start
-                self._searches[self.wanted] = self.run_search(None)
-        return self._searches[self.wanted]
+                pass
+        if self.total() <= self.search_max:
+            found = self.run_search(None, self.search_max)
+            if found.cursor is None:
+                return found, False
+        limit = self.search_max if self.is_for_all else self.page_size
+        return (found := self.run_search(None, limit)), found.cursor is not None
+
+    @property
+    def is_part(self) -> bool:  # type: ignore[override]  # computed here
+        """Whether the list shows only some of the rows that a search finds."""
+        return self.wanted.needs_reading and not self.is_for_all and self._search[1]
 
     @property
     def next_cursor(self) -> str | None:  # type: ignore[override]  # computed here
-        """Value of `CURSOR_VAR` for the next page: number of rows searched so far, and cursor. None at the end."""
-        cursor = self.search.cursor if self.wanted.needs_reading else None
-        return None if cursor is None else f"{self.progress[0]}:{cursor}"
+        """Value of `CURSOR_VAR` for the next page of a search. None at the end."""
+        return self.search.cursor if self.is_part else None
 
     @property
     def progress(self) -> tuple[int, int]:  # type: ignore[override]  # computed here
         """Number of rows searched so far, and their total."""
-        return min(self._before + self.search.scanned, self.search.total), self.search.total
+        return min(self.search.read, self.search.total), self.search.total
+
+    @property
+    def finds_all(self) -> bool:
+        """Whether an action on all matching rows knows all of them."""
+        return not self.wanted.needs_reading or self.search.cursor is None
 
     def search_note(self) -> str:
-        """Return a text about the progress of the search."""
-        scanned, total = self.progress
-        facts = {"scanned": number(scanned), "total": number(total), "rows": self.model._meta.verbose_name_plural}
-        if self.next_cursor is not None:
-            return _("%(scanned)s of %(total)s %(rows)s were searched.") % facts
-        if self._before:
-            return _("All %(total)s %(rows)s were searched.") % facts
-        return "" if self.count() else _("None of %(total)s %(rows)s matches.") % facts
+        """Return a text about the progress or the result of the search."""
+        if self.is_for_all:
+            return "" if self.finds_all else str(MORE)
+        with in_active_language():
+            return labels.search_text(self.search, str(self.model._meta.verbose_name_plural))

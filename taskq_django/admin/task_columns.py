@@ -34,11 +34,11 @@ _FIRST, _RUN = ("short_id", "name", "call", "queue"), ("started", "duration", "r
 COLUMNS: dict[TaskState | None, tuple[str, ...]] = {
     None: (*_FIRST, "state", "enqueued", *_RUN),
     TaskState.ACTIVE: (*_FIRST, "progress_bar", "enqueued", *_RUN),
-    TaskState.PENDING: (*_FIRST, "enqueued", "attempt_count"),
+    TaskState.PENDING: (*_FIRST, "pending", "enqueued", "attempt_count"),
     TaskState.SCHEDULED: (*_FIRST, "enqueued", "starts", "attempt_count"),
     TaskState.RETRY: (*_FIRST, "enqueued", "failed", "next_attempt", *_RUN[1:]),
     TaskState.ARCHIVED: (*_FIRST, "archived", "enqueued", *_RUN),
-    TaskState.COMPLETED: (*_FIRST, "completed", "enqueued", *_RUN),
+    TaskState.COMPLETED: (*_FIRST, "completed", "deleted", "enqueued", *_RUN),
 }
 """Columns by state; None for all states together."""
 
@@ -51,11 +51,13 @@ class TaskColumns(MixinBase):
 
     queue = column(_("queue"), "queue", ordering="queue")
     enqueued = column(_("enqueued"), "enqueued_at", when, ordering="enqueued")
+    pending = column(_("pending since"), "pending_since", when, ordering="pending")
     started = column(pgettext_lazy("time", "started"), "last_started_at", when, ordering="started")
     next_attempt = column(_("next attempt"), "next_run_at", when, ordering="next_run")
     failed = column(pgettext_lazy("time", "failed"), "last_failed_at", when, ordering="failed")
     archived = column(pgettext_lazy("time", "archived"), "archived_at", when, ordering="ended")
     completed = column(pgettext_lazy("time", "completed"), "completed_at", when, ordering="ended")
+    deleted = column(pgettext_lazy("time", "deleted"), "expires_at", when, ordering="deleted")
 
     def get_list_display(self, request: HttpRequest) -> Any:
         """Return the columns for the selected state, without arguments that the user may not see."""

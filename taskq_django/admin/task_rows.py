@@ -1,25 +1,35 @@
 """Read and sort tasks as rows of the admin."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext, pgettext_lazy
 
 from taskq_core import TaskInfo, TaskNotFoundError, TaskState
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.errors import QueueNotFoundError
-from taskq_core.inspector import LISTED_STATES, Inspector, QueueInfo, total_of
-from taskq_core.views import Dashboard, FoundTasks, TaskFilter, TaskRecord, TaskSelection, selection_of, without_payload
+from taskq_core.inspector import LISTED_STATES, Inspector, QueueInfo, TaskOrder, total_of
+from taskq_core.views import (
+    SCAN_MAX,
+    Dashboard,
+    FoundTasks,
+    TaskFilter,
+    TaskRecord,
+    TaskSelection,
+    without_payload,
+)
 from taskq_core.wire.ids import worker_token
+from taskq_django.admin.actions import Deadline
 from taskq_django.admin.formats import key_of, number, parts_of
 from taskq_django.admin.rows import FilteredRows, row_of
 from taskq_django.app import taskq
 from taskq_django.models import Task
 
-SORTED_MAX = 10_000
+SORTED_MAX = SCAN_MAX
 """Maximum number of tasks that are read to sort them."""
 SORTED_BYTES = 32 * 1024 * 1024
 """Bytes of arguments and results after which no further tasks are read to sort them."""
@@ -50,6 +60,7 @@ SORTS: dict[str, Callable[[TaskInfo], Any]] = {
     "state": lambda task: LISTED_STATES.index(task.state),
     "time": _last_time,
     "enqueued": lambda task: task.enqueued_at,
+    "pending": lambda task: task.pending_since,
     "started": lambda task: task.last_started_at,
     "duration": duration,
     "worker": lambda task: task.last_worker or None,
@@ -60,6 +71,15 @@ SORTS: dict[str, Callable[[TaskInfo], Any]] = {
     "deleted": lambda task: task.expires_at,
 }
 """Sort keys by the `ordering` of a column."""
+TIME_COLUMNS: dict[TaskState, tuple[str, Any]] = {
+    TaskState.ACTIVE: ("started", pgettext_lazy("time", "started")),
+    TaskState.PENDING: ("pending", gettext_lazy("pending since")),
+    TaskState.SCHEDULED: ("next_run", pgettext_lazy("time", "starts")),
+    TaskState.RETRY: ("next_run", gettext_lazy("next attempt")),
+    TaskState.ARCHIVED: ("ended", pgettext_lazy("time", "archived")),
+    TaskState.COMPLETED: ("deleted", pgettext_lazy("time", "deleted")),
+}
+"""`ordering` and heading of the column with the time by which Redis sorts the tasks of a state."""
 
 
 def _in_order(tasks: Iterable[TaskRecord], order: Sequence[str]) -> list[TaskRecord]:
@@ -79,18 +99,30 @@ def _in_order(tasks: Iterable[TaskRecord], order: Sequence[str]) -> list[TaskRec
 class TaskRows(FilteredRows):
     """Rows of the list of tasks, without tasks that wait in groups.
 
+    Up to `SORTED_MAX` tasks are read and sorted by any column. More tasks keep the order of Redis: those of one queue
+    and state can be sorted by the time of their state, others are listed by state and queue.
+
     Args:
         request: As in `FilteredRows`.
+        page_size: As in `FilteredRows`.
         count_queues: Returns the queues, which it reads once per request.
         with_payloads: Whether the user may see payloads. If not, rows have none, and a search does not read them.
     """
 
+    search_max = SCAN_MAX
+
     def __init__(
-        self, request: HttpRequest, count_queues: Callable[[], Sequence[QueueInfo]], *, with_payloads: bool
+        self,
+        request: HttpRequest,
+        page_size: int,
+        count_queues: Callable[[], Sequence[QueueInfo]],
+        *,
+        with_payloads: bool,
     ) -> None:
-        super().__init__(Task, TaskFilter(in_payload=with_payloads), request)
+        super().__init__(Task, TaskFilter(in_payload=with_payloads), request, page_size)
         self._count_queues = count_queues
         self._inspector = Inspector(taskq)
+        self._dashboard = Dashboard(self._inspector)
         self._order: tuple[str, ...] = ()
 
     @property
@@ -104,24 +136,58 @@ class TaskRows(FilteredRows):
 
     def size(self) -> int:
         """Return the number of tasks, or of the tasks found by a search."""
-        if self.wanted.needs_reading:
-            return len(self.search.tasks)
-        return len(self._sorted()) if self._order else self._total
+        if not self.wanted.needs_reading:
+            return self.total()
+        return len(self._all_matching.tasks if self.is_for_all else self.search.tasks)
+
+    def total(self) -> int:
+        """Return the number of tasks, or of the tasks that a search reads."""
+        return total_of(self.wanted.of(self.infos), self.wanted.state)
 
     @property
-    def _total(self) -> int:
-        return total_of(self.wanted.of(self.infos), self.wanted.state)
+    def _is_one_list(self) -> bool:
+        """Whether Redis has all these tasks in one list, which is sorted by the time of their state."""
+        return self.wanted.state is not None and len(self.wanted.of(self.infos)) == 1
+
+    @property
+    def sortable(self) -> frozenset[str] | None:  # type: ignore[override]  # computed here
+        """The `ordering` of the columns by which the tasks can be sorted. None: all columns."""
+        if self.wanted.needs_reading:
+            is_read = not self.is_part
+            keeps_order = self.wanted.state not in (TaskState.PENDING, TaskState.ACTIVE)
+        else:
+            known = self._searches.get(("sorted", self.wanted, self._order))
+            is_read = self.total() <= SORTED_MAX and (known is None or len(known) == self.total())
+            keeps_order = True
+        if is_read:
+            return None
+        return frozenset({TIME_COLUMNS[self.wanted.state][0]} if self._is_one_list and keeps_order else ())
+
+    @property
+    def search_order(self) -> TaskOrder:  # type: ignore[override]  # computed here
+        """The order of Redis that fits the chosen columns."""
+        if self._order and self._is_one_list:
+            if self._order[0] == TIME_COLUMNS[self.wanted.state][0]:
+                return TaskOrder.OLDEST
+            if self._order[0] == f"-{TIME_COLUMNS[self.wanted.state][0]}":
+                return TaskOrder.NEWEST
+        return TaskOrder.RECENT
 
     def read(self, start: int, stop: int) -> Sequence[Task]:
         """Read tasks."""
+        found: Sequence[TaskRecord]
+        if self.wanted.needs_reading and self.is_for_all:
+            return self.pick([key_of(ref.queue, ref.id) for ref in self._all_matching.tasks[start:stop]])
         if self.wanted.needs_reading:
-            matches = _in_order(self.search.tasks, self._order or NEWEST_FIRST)[start:stop]
-            found: Sequence[TaskRecord] = [self._whole(record) for record in matches]
-        elif self._order or self._is_sorted_by_default():
+            matches = self.search.tasks
+            if not self.is_part:
+                matches = _in_order(matches, self._order or NEWEST_FIRST)
+            found = [self._whole(record) for record in matches[start:stop]]
+        elif self._is_sorted_here():
             found = self._sorted()[start:stop]
         else:
-            found = Dashboard(self._inspector).tasks(
-                self.infos, self.wanted, skip=start, count=stop - start, is_newest_first=True
+            found = self._dashboard.tasks(
+                self.infos, self.wanted, skip=start, count=stop - start, order=self.search_order
             )
         rows = [self._row(record) for record in found]
         if any(record.last_worker for record in found if isinstance(record, TaskInfo)):
@@ -144,17 +210,17 @@ class TaskRows(FilteredRows):
         except (QueueNotFoundError, TaskNotFoundError):
             return record
 
-    def _is_sorted_by_default(self) -> bool:
-        """Return whether the default order needs all tasks to be read and sorted here.
+    def _is_sorted_here(self) -> bool:
+        """Return whether the tasks are read and sorted here.
 
-        Redis already sorts the tasks of one queue and state, except completed tasks.
+        By default, Redis has sorted the tasks of one queue and state, except completed tasks.
         """
-        one_list = self.wanted.state not in (None, TaskState.COMPLETED) and len(self.wanted.of(self.infos)) == 1
-        return self._total <= SORTED_MAX and not one_list and len(self._sorted()) == self._total
+        is_sorted = self._is_one_list and not self._order and self.wanted.state is not TaskState.COMPLETED
+        return self.total() <= SORTED_MAX and not is_sorted and len(self._sorted()) == self.total()
 
     def _sorted(self) -> Sequence[TaskRecord]:
         """Return at most `SORTED_MAX` tasks of about `SORTED_BYTES`, sorted. They are read once per request."""
-        key = (self.wanted, self._order)
+        key = ("sorted", self.wanted, self._order)
         if key not in self._searches:
             default = SOONEST_FIRST if self.wanted.state in (TaskState.SCHEDULED, TaskState.RETRY) else NEWEST_FIRST
             self._searches[key] = _in_order(self._read_to_sort(), self._order or default)
@@ -162,12 +228,11 @@ class TaskRows(FilteredRows):
         return found
 
     def _read_to_sort(self) -> list[TaskRecord]:
-        dashboard = Dashboard(self._inspector)
         found: list[TaskRecord] = []
         size = 0
-        for skip in range(0, min(self._total, SORTED_MAX), _READ_AT_ONCE):
+        for skip in range(0, min(self.total(), SORTED_MAX), _READ_AT_ONCE):
             count = min(_READ_AT_ONCE, SORTED_MAX - skip)
-            part = dashboard.tasks(self.infos, self.wanted, skip=skip, count=count, is_newest_first=True)
+            part = self._dashboard.tasks(self.infos, self.wanted, skip=skip, count=count, order=TaskOrder.RECENT)
             found += part
             size += sum(len(each.payload) + len(each.result) for each in part if isinstance(each, TaskInfo))
             if len(part) < count or size > SORTED_BYTES:
@@ -199,14 +264,21 @@ class TaskRows(FilteredRows):
         return " ".join(note for note in notes if note)
 
     def _sorting_note(self) -> str:
-        """Return a note if not all tasks are sorted."""
-        facts = {"count": number(self.count()), "total": number(self._total)}
-        if self._order and self.count() < self._total:
-            return _("%(count)s of %(total)s tasks are sorted and listed. Filter them to see others.") % facts
-        several = self.wanted.state is None or len(self.wanted.of(self.infos)) > 1
-        if several and not self._order and not self._is_sorted_by_default():
-            return _("%(total)s tasks are too many to sort: they are listed by state and queue.") % facts
-        return ""
+        """Return a note if there are too many tasks to sort them by any column."""
+        sortable = self.sortable
+        if sortable is None:
+            return ""
+        total = number(self.total())
+        if not sortable:
+            return _(
+                "%(total)s tasks are too many to sort: they are listed by state and queue. To sort them by time, "
+                "filter them by state and queue."
+            ) % {"total": total}
+        column = TIME_COLUMNS[self.wanted.state][1]
+        return _("%(total)s tasks are too many to sort by a column other than “%(column)s”.") % {
+            "total": total,
+            "column": column,
+        }
 
     def _why_none(self) -> str:
         if self.wanted.state is not TaskState.COMPLETED:
@@ -222,11 +294,33 @@ class TaskRows(FilteredRows):
         )
 
     def select(self, states: Sequence[TaskState]) -> TaskSelection:
-        """Select the tasks of the list, or of its search, that are in one of these states."""
-        if self.wanted.needs_reading:
-            return selection_of(self.search, states)
-        return Dashboard(self._inspector).select_tasks(self.infos, self.wanted, states=states)
+        """Select the tasks that match the filter and are in one of these states."""
+        if not self.wanted.needs_reading:
+            return self._dashboard.select_tasks(self.infos, self.wanted, states=states)
+        found = self._all_matching
+        refused = Counter(ref.state for ref in found.tasks if ref.state is not None and ref.state not in states)
+        tasks = [ref for ref in found.tasks if ref.state in states]
+        return TaskSelection(tasks=tasks, refused=dict(refused), is_complete=found.is_complete)
 
-    def run_search(self, cursor: str | None) -> FoundTasks:
+    @property
+    def _all_matching(self) -> TaskSelection:
+        """The tasks that a search finds, for an action on all of them. They are read once per request."""
+        key = ("all", self.wanted)
+        if key not in self._searches:
+            deadline = Deadline()
+            self._searches[key] = self._dashboard.select_tasks(
+                self.infos, self.wanted, states=tuple(TaskState), has_time=lambda: not deadline.is_over
+            )
+        found: TaskSelection = self._searches[key]
+        return found
+
+    @property
+    def finds_all(self) -> bool:
+        """Whether an action on all matching tasks knows all of them."""
+        return not self.wanted.needs_reading or self._all_matching.is_complete
+
+    def run_search(self, cursor: str | None, limit: int) -> FoundTasks:
         """Search tasks from a cursor."""
-        return Dashboard(self._inspector).search_tasks(self.infos, self.wanted, cursor=cursor)
+        return self._dashboard.search_tasks(
+            self.infos, self.wanted, cursor=cursor, limit=limit, order=self.search_order
+        )

@@ -107,7 +107,7 @@ class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage):
     form = TaskForm
     list_filter = (QueueFilter, StateFilter, TypeFilter, AgeFilter)
     search_fields = ("id",)
-    search_help_text = gettext_lazy("The id of a task, or part of its id, its arguments or its last error.")
+    search_help_text = gettext_lazy("The id of a task, or part of its id, name, queue, arguments or last error.")
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
@@ -117,13 +117,15 @@ class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage):
 
     def get_rows(self, request: HttpRequest) -> TaskRows:
         """Return all tasks, except tasks that wait in groups."""
-        return TaskRows(request, partial(self.queue_infos, request), with_payloads=sees_payloads(request))
+        return TaskRows(
+            request, self.list_per_page, partial(self.queue_infos, request), with_payloads=sees_payloads(request)
+        )
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         """Return the list. Its search does not read the payloads that the user may not see."""
         found = super().get_changelist_instance(request)
-        if not sees_payloads(request):
-            found.search_help_text = _("The id of a task, or part of its id or its last error.")
+        if not (sees_payloads(request) or found.queryset.note):
+            found.search_help_text = _("The id of a task, or part of its id, name, queue or last error.")
         return found
 
     def read_one(self, request: HttpRequest, key: str) -> Any:

@@ -15,6 +15,7 @@ from taskq_core.errors import BrokerReplyError, QueueNotFoundError, WorkflowDama
 from taskq_core.inspector import Inspector
 from taskq_core.views import (
     MEMBERS_MAX,
+    WORKFLOW_SCAN_MAX,
     WORKFLOWS_MAX,
     Dashboard,
     WorkflowCounts,
@@ -23,7 +24,7 @@ from taskq_core.views import (
     WorkflowSearch,
 )
 from taskq_core.workflow import WorkflowHandle, WorkflowState
-from taskq_django.admin.actions import Deadline, SkippedError, row_action
+from taskq_django.admin.actions import ACTED_MAX, Deadline, SkippedError, row_action
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
 from taskq_django.admin.filters import WorkflowQueueFilter, WorkflowStateFilter
 from taskq_django.admin.formats import Links, key_of, parts_of, sees_payloads
@@ -63,21 +64,33 @@ class WorkflowRows(FilteredRows):
 
     Args:
         request: As in `FilteredRows`.
+        page_size: As in `FilteredRows`.
         count_workflows: Returns the number of workflows of each queue, which it reads once per request.
         links: Links to other pages.
     """
 
+    search_max = WORKFLOW_SCAN_MAX
+
     def __init__(
-        self, request: HttpRequest, count_workflows: Callable[[], Sequence[WorkflowCounts]], links: Links
+        self,
+        request: HttpRequest,
+        page_size: int,
+        count_workflows: Callable[[], Sequence[WorkflowCounts]],
+        links: Links,
     ) -> None:
-        super().__init__(Workflow, WorkflowFilter(), request)
+        super().__init__(Workflow, WorkflowFilter(), request, page_size)
         self._count_workflows = count_workflows
         self._links = links
         self._dashboard = Dashboard(Inspector(taskq))
 
     def size(self) -> int:
         """Return the number of workflows, or of the workflows found by a search."""
-        return len(self.search.rows) if self.wanted.needs_reading else self.wanted.size(self._count_workflows())
+        return len(self.search.rows) if self.wanted.needs_reading else self.total()
+
+    def total(self) -> int:
+        """Return the number of workflows, or of the workflows that a search reads."""
+        size: int = self.wanted.size(self._count_workflows())
+        return size
 
     def read(self, start: int, stop: int) -> Sequence[Any]:
         """Read workflows."""
@@ -107,9 +120,16 @@ class WorkflowRows(FilteredRows):
         text = _("No workflows here. An ended workflow is kept for a day, or for its own retention.")
         return "" if self.count() else text
 
-    def run_search(self, cursor: str | None) -> WorkflowSearch:
-        """Search workflows from a cursor."""
-        return self._dashboard.search_workflows(self._count_workflows(), self.wanted, cursor=cursor)
+    def run_search(self, cursor: str | None, limit: int) -> WorkflowSearch:
+        """Search workflows from a cursor. For an action on all matching workflows, repeat the search to its end."""
+        deadline, counts = Deadline(), self._count_workflows()
+        rows: list[WorkflowRow] = []
+        while True:
+            found = self._dashboard.search_workflows(counts, self.wanted, cursor=cursor, limit=limit)
+            rows += found.rows
+            cursor = found.cursor
+            if not self.is_for_all or cursor is None or len(rows) >= ACTED_MAX or deadline.is_over:
+                return replace(found, rows=rows)
 
 
 _ABOUT = ("name", "workflow_id", "home", "state", "progress", "started_at", "ended_at", "problem")
@@ -145,7 +165,8 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
 
     def get_rows(self, request: HttpRequest) -> WorkflowRows:
         """Return all workflows."""
-        return WorkflowRows(request, partial(self.workflow_counts, request), Links(request, self.admin_site))
+        links = Links(request, self.admin_site)
+        return WorkflowRows(request, self.list_per_page, partial(self.workflow_counts, request), links)
 
     def read_one(self, request: HttpRequest, key: str) -> Any:
         """Return one workflow with its steps, and the step that is selected in the address."""

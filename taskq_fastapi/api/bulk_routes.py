@@ -34,7 +34,9 @@ class BulkFilter(BaseModel):
         default=None, description="Text that their payload contains. Allowed only if payloads are shown."
     )
     text: str | None = Field(
-        default=None, description="Text that the id or the last error contains or, if payloads are shown, the payload."
+        default=None,
+        description="Text that the id, the name, the queue or the last error contains or, if payloads are shown, the "
+        "payload.",
     )
     older_than: Age | None = Field(default=None, description="In seconds.")
     newer_than: Age | None = Field(default=None, description="In seconds.")

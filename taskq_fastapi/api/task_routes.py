@@ -49,7 +49,9 @@ class SearchQuery(BaseModel):
         default="", description="Text that their payload contains. Allowed only if payloads are shown."
     )
     text: str = Field(
-        default="", description="Text that the id or the last error contains or, if payloads are shown, the payload."
+        default="",
+        description="Text that the id, the name, the queue or the last error contains or, if payloads are shown, the "
+        "payload.",
     )
     older_than: int | None = Field(default=None, ge=0, le=AGE_MAX, description="Minimum age in seconds.")
     newer_than: int | None = Field(default=None, ge=0, le=AGE_MAX, description="Maximum age in seconds.")
@@ -169,7 +171,11 @@ def add_task_list_routes(router: APIRouter, parts: Parts) -> None:
 
     @router.get("/tasks/search", tags=["tasks"], response_model=models.TasksFound)
     async def search_tasks(shown: ShownDep, query: Annotated[SearchQuery, Query()]) -> Any:
-        """Search tasks. A text that is a whole task id finds only tasks with that id."""
+        """Search tasks. A text that is a whole task id finds only tasks with that id.
+
+        Each request reads a limited number of tasks. Repeat it with `cursor` until `next` is null: only then does an
+        empty answer mean that no task matches.
+        """
         if query.payload:
             shown.check_may_ask("a search in payloads")
         infos = await inspector.queue_infos() if query.queue is None else [await inspector.queue_info(query.queue)]

@@ -49,10 +49,13 @@ def add_workflow_routes(router: APIRouter, parts: Parts) -> None:
     async def search_workflows(
         queue: AnyQueueQuery = None,
         state: Annotated[WorkflowState | None, Query(description="Their state.")] = None,
-        text: Annotated[str, Query(description="Part of their id or name.", examples=["order"])] = "",
+        text: Annotated[str, Query(description="Part of their id, name or home queue.", examples=["order"])] = "",
         cursor: CursorQuery = None,
     ) -> Any:
-        """Search workflows. Each request reads at most 2,000."""
+        """Search workflows. Each request reads at most 2,000.
+
+        Repeat it with `cursor` until `next` is null: only then does an empty answer mean that no workflow matches.
+        """
         names = await parts.inspector.queues()
         counts = await dashboard.workflow_counts([name for name in names if queue in (None, name)])
         wanted = WorkflowFilter(queue=queue, state=state, text=text)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from taskq_core.inspector import QueueInfo, TaskAction, TaskFilter
+from taskq_core.inspector import QueueInfo, TaskAction, TaskFilter, TaskOrder
+from taskq_core.inspector.reading import is_reversed
 from taskq_core.settings.language import gettext
 from taskq_core.views import TaskRecord
 from taskq_core.views.labels import BUTTONS
@@ -14,11 +15,13 @@ from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.paging import Paging
-from taskq_fastapi.dashboard.task_table import COLUMNS, Row, rows_of
+from taskq_fastapi.dashboard.task_table import COLUMNS, TIMES, Row, rows_of
 from taskq_fastapi.dashboard.view import View
 
 FILTER_FIELDS = ("queue", "state", "group", "type", "error", "payload", "text", "older", "newer")
 """Fields of a query or form that are a filter for tasks."""
+ORDERS = (TaskOrder.NEWEST, TaskOrder.OLDEST)
+"""Orders that a user can choose for the tasks of one queue and state."""
 GROUPS = 100
 """Approximate number of groups on a page."""
 
@@ -34,6 +37,8 @@ class TaskList:
         selected: Actions for selected tasks. Tasks whose state does not allow an action are skipped and counted.
         all: Form fields that select the whole list.
         all_actions: Actions for the whole list.
+        sorted_by: The column with the time by which the list is sorted, "" if the user cannot choose the order.
+        order: The order by this time.
     """
 
     rows: Sequence[Row]
@@ -42,6 +47,8 @@ class TaskList:
     selected: Sequence[tuple[TaskAction, str]]
     all: Mapping[str, str]
     all_actions: Sequence[tuple[TaskAction, str]]
+    sorted_by: str
+    order: TaskOrder
 
 
 def task_filter(view: View, fields: Form, states: Iterable[TaskState]) -> TaskFilter:
@@ -84,6 +91,8 @@ async def listing(
     paging: Paging | None,
     filter_fields: Mapping[str, str],
     is_bulk: bool = True,
+    order: TaskOrder = TaskOrder.NEXT,
+    sorted_state: TaskState | None = None,
 ) -> TaskList:
     """Return the table of tasks of a state, or of several.
 
@@ -95,6 +104,8 @@ async def listing(
         paging: The page of the list.
         filter_fields: The form fields that select the whole list.
         is_bulk: Whether actions for the whole list are offered.
+        order: The order of the tasks.
+        sorted_state: The state whose time sorts the list. None: the list cannot be sorted.
     """
     workers = await view.dashboard.workers() if state is TaskState.ACTIVE else None
     selected = (
@@ -102,7 +113,7 @@ async def listing(
     )
     return TaskList(
         rows=rows_of(view, tasks, now=now, workers=workers),
-        columns=COLUMNS[state],
+        columns=[TIMES[sorted_state] if each == "time" and sorted_state else each for each in COLUMNS[state]],
         paging=paging,
         selected=selected,
         all=filter_fields,
@@ -111,6 +122,8 @@ async def listing(
         ]
         if is_bulk
         else (),
+        sorted_by=TIMES[sorted_state] if sorted_state else "",
+        order=TaskOrder.NEWEST if sorted_state and is_reversed(sorted_state, order) else TaskOrder.OLDEST,
     )
 
 
@@ -128,8 +141,17 @@ async def of_queue(view: View, row: QueueInfo, state: TaskState | None) -> dict[
         total = await view.inspector.count(row.name, state, group=group)
     paging = view.paging(total)
     wanted = TaskFilter(queue=row.name, state=state, group=group)
-    tasks = await view.dashboard.tasks([row], wanted, skip=paging.skip, count=paging.rows)
+    order = view.query.choice("order", ORDERS) or TaskOrder.NEXT
+    tasks = await view.dashboard.tasks([row], wanted, skip=paging.skip, count=paging.rows, order=order)
     filter_fields = {"queue": row.name, "state": str(state)} | ({} if group is None else {"group": group})
-    return context | {
-        "tasks": await listing(view, tasks, state=state, now=row.as_of, paging=paging, filter_fields=filter_fields)
-    }
+    listed = await listing(
+        view,
+        tasks,
+        state=state,
+        now=row.as_of,
+        paging=paging,
+        filter_fields=filter_fields,
+        order=order,
+        sorted_state=state if state in TIMES else None,
+    )
+    return context | {"tasks": listed}

@@ -22,14 +22,23 @@ ERROR_CHARS = 160
 COLUMNS: Mapping[TaskState | None, Sequence[str]] = {
     None: ("queue", "state", "payload", "time", "error", "retries"),
     TaskState.ACTIVE: ("payload", "status", "started", "deadline"),
-    TaskState.PENDING: ("payload", "retries"),
+    TaskState.PENDING: ("payload", "pending", "retries"),
     TaskState.AGGREGATING: ("payload", "group"),
     TaskState.SCHEDULED: ("payload", "starts", "retries"),
     TaskState.RETRY: ("payload", "next", "error", "retries"),
-    TaskState.ARCHIVED: ("payload", "failed", "error", "retries"),
+    TaskState.ARCHIVED: ("payload", "archived", "failed", "error", "retries"),
     TaskState.COMPLETED: ("payload", "completed", "result", "deleted"),
 }
 """Columns by state, between type and actions. None: tasks of several states or queues."""
+TIMES: Mapping[TaskState, str] = {
+    TaskState.ACTIVE: "started",
+    TaskState.PENDING: "pending",
+    TaskState.SCHEDULED: "starts",
+    TaskState.RETRY: "next",
+    TaskState.ARCHIVED: "archived",
+    TaskState.COMPLETED: "deleted",
+}
+"""The column with the time by which Redis sorts the tasks of a state."""
 
 
 def mark_of(task: TaskRecord) -> str:
@@ -113,7 +122,7 @@ def _row(view: View, task: TaskRecord, now: datetime, run: RunningTask | None) -
         payload=listed(view.shown, task.name, "payload", task.payload),
         result=result_of(listed, view.shown, task),
         status=status,
-        started_at=None if run is None else run.started_at,
+        started_at=task.started_at if run is None else run.started_at,
         deadline=task.deadline if run is None else run.deadline,
         actions=actions,
     )

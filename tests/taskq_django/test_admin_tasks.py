@@ -22,6 +22,7 @@ from taskq_core.views import tasks as dashboard_tasks
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker.background import BackgroundWorker
 from taskq_django import taskq
+from taskq_django.admin.task_rows import TaskRows
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_core.worker.conftest import until_blocking
@@ -94,6 +95,16 @@ def rows_of(html: str) -> list[dict[str, str]]:
     ]
 
 
+def read_ten_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a search of the admin read only ten tasks in each request."""
+
+    def search_ten(self: Any, infos: Any, wanted: Any, *, cursor: str | None = None, limit: int, **_: Any) -> Any:
+        read = partial(dashboard_tasks.search_tasks, infos=infos, wanted=wanted, cursor=cursor, scan=10, limit=limit)
+        return self._inspector.run_plan(read)
+
+    monkeypatch.setattr(Dashboard, "search_tasks", search_ten)
+
+
 def logged() -> list[tuple[str, str, int, str]]:
     """Return user, action and task of each entry of the admin log, oldest first."""
     return [
@@ -128,15 +139,16 @@ def test_the_type_filter_offers_the_registered_types(pages: Callable[..., str]) 
     assert ">email:digest<" in pages(TASKS, type="email:digest")
 
 
-def test_tasks_are_searched_by_id_payload_and_error(pages: Callable[..., str], redis: RedisServer) -> None:
+def test_tasks_are_searched_by_id_name_queue_payload_and_error(pages: Callable[..., str], redis: RedisServer) -> None:
     by_payload, by_error = enqueue(to="grace@example.com"), enqueue(queue="low")
     by_id = taskq.remote("email:deliver", task_id="order-grace-7").delay()
+    by_name, by_queue = enqueue("shop.tasks.grace"), enqueue("x", queue="grace")
     put(redis, by_error, "archived", error_msg="no route to grace")
     enqueue(to="nobody")
 
     html = pages(TASKS, q="grace")
 
-    assert sorted(shown_ids(html)) == sorted([by_payload.id, by_error.id, by_id.id])
+    assert sorted(shown_ids(html)) == sorted(each.id for each in (by_payload, by_error, by_id, by_name, by_queue))
     assert shown_ids(pages(TASKS, q="grace", queue="low")) == [by_error.id]
     assert set(shown_ids(pages(TASKS, q="grace", state="pending", type="email:deliver"))) == {by_id.id, by_payload.id}
     assert "grace@example.com" in html
@@ -146,15 +158,15 @@ def test_a_search_reports_its_progress_and_can_be_continued(
     pages: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handles = [enqueue(number=number) for number in range(30)]
-    monkeypatch.setattr("taskq_core.views.sync.Dashboard.search_tasks", _search_of_ten)
+    read_ten_at_once(monkeypatch)
 
     first = pages(TASKS, q="number", state="pending")
-    (address,) = re.findall(r'<a href="([^"]*)">Continue</a>', first)
+    (address,) = {*re.findall(r'<a href="([^"]*)">Continue</a>', first)}
     second = pages(TASKS + unescape(address))
 
     assert len(shown_ids(first)) == len(shown_ids(second)) == 10
-    assert '<progress value="10" max="30"></progress> 10 of 30 tasks were searched' in first
-    assert "20 of 30 tasks were searched" in second
+    assert '<progress value="10" max="30"></progress> Read 10 of 30 tasks, 10 matched so far.' in first
+    assert "Read 20 of 30 tasks, 20 matched so far." in second
     assert {*shown_ids(first), *shown_ids(second)} <= {handle.id for handle in handles}
     assert not {*shown_ids(first)} & {*shown_ids(second)}
     # another filter, and another search, begin at the start
@@ -162,9 +174,37 @@ def test_a_search_reports_its_progress_and_can_be_continued(
     assert 'name="after"' not in second
 
 
-def _search_of_ten(self: Any, infos: Any, wanted: Any, *, cursor: str | None = None, **_: Any) -> Any:
-    read = partial(dashboard_tasks.search_tasks, infos=infos, wanted=wanted, cursor=cursor, scan=10, limit=1000)
-    return self._inspector.run_plan(read)
+def test_a_list_says_that_nothing_matches_only_after_it_has_read_everything(
+    pages: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enqueue("shop:refund")
+    for _ in range(15):
+        enqueue()
+    read_ten_at_once(monkeypatch)
+
+    first = pages(TASKS, type="shop:refund")
+    second = pages(TASKS + unescape(re.findall(r'<a href="([^"]*)">Continue</a>', first)[0]))
+
+    assert shown_ids(first) == []
+    assert "Read 10 of 16 tasks, none matched so far." in first
+    assert not re.search(r"\b0 (tasks|results)", first)
+    assert len(shown_ids(second)) == 1
+    assert "All 16 tasks were read, 1 match." in second
+    assert "Continue" not in second
+
+
+def test_a_search_shows_a_page_at_once_and_offers_no_sorting_that_needs_all_tasks(
+    pages: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handles = [enqueue("a" if number % 2 else "b", number=number) for number in range(120)]
+    monkeypatch.setattr(TaskRows, "search_max", 10)
+
+    html = pages(TASKS, q="number", o="2")
+    rest = pages(TASKS + unescape(re.findall(r'<a href="([^"]*)">Continue</a>', html)[0]))
+
+    assert shown_ids(html) + shown_ids(rest) == [each.id for each in handles[:19:-1]]
+    assert 'class="sortable' not in html
+    assert "Select all 50+ tasks" in html
 
 
 @pytest.mark.parametrize("after", ["x", "archived/zz/1", "%00"])
@@ -182,9 +222,27 @@ def test_sorting_reads_a_bounded_number_of_bytes(pages: Callable[..., str], monk
 
     listed, ordered = pages(TASKS), pages(TASKS, o="-1")
 
-    assert "206 tasks are too many to sort: they are listed by state and queue." in listed
-    assert shown_ids(listed)[0] == handles[-1].id
-    assert "200 of 206 tasks are sorted and listed." in ordered
+    for html in (listed, ordered):
+        assert "206 tasks are too many to sort: they are listed by state and queue." in html
+        assert shown_ids(html)[0] == handles[-1].id
+        assert 'class="sortable' not in html
+
+
+def test_many_tasks_of_one_queue_and_state_are_sorted_by_the_time_of_their_state(
+    pages: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handles = [enqueue() for _ in range(60)]
+    monkeypatch.setattr("taskq_django.admin.task_rows.SORTED_MAX", 50)
+
+    newest = pages(TASKS, state="pending")
+    number = columns(newest).index("pending") + 1
+    oldest = pages(TASKS, state="pending", o=str(number))
+
+    assert shown_ids(newest) == shown_ids(pages(TASKS, state="pending", o=f"-{number}"))
+    assert shown_ids(newest) == [each.id for each in handles[:9:-1]]
+    assert shown_ids(oldest) == [each.id for each in handles[:50]]
+    assert re.findall(r'class="sortable column-(\w+)', newest) == ["pending"]
+    assert "60 tasks are too many to sort by a column other than “pending since”." in newest
 
 
 _FIRST, _RUN = ("short_id", "name", "call"), ("started", "duration", "run_by", "attempt_count")
@@ -195,11 +253,11 @@ _FIRST, _RUN = ("short_id", "name", "call"), ("started", "duration", "run_by", "
     [
         ("", [*_FIRST, "queue", "state", "enqueued", *_RUN]),
         ("active", [*_FIRST, "queue", "progress_bar", "enqueued", *_RUN]),
-        ("pending", [*_FIRST, "queue", "enqueued", "attempt_count"]),
+        ("pending", [*_FIRST, "queue", "pending", "enqueued", "attempt_count"]),
         ("scheduled", [*_FIRST, "queue", "enqueued", "starts", "attempt_count"]),
         ("retry", [*_FIRST, "queue", "enqueued", "failed", "next_attempt", *_RUN[1:]]),
         ("archived", [*_FIRST, "queue", "archived", "enqueued", *_RUN]),
-        ("completed", [*_FIRST, "queue", "completed", "enqueued", *_RUN]),
+        ("completed", [*_FIRST, "queue", "completed", "deleted", "enqueued", *_RUN]),
     ],
 )
 def test_the_columns_depend_on_the_state(
@@ -470,13 +528,13 @@ def test_an_action_changes_all_tasks_that_a_search_found(operator: Client, redis
 
 def test_a_request_searches_only_once(operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Django asks for the rows several times, and each search may read ten thousand tasks."""
-    handles, searches, search = [enqueue(to="grace") for _ in range(60)], [0], Dashboard.search_tasks
+    handles, searches, search = [enqueue(to="grace") for _ in range(60)], [0], dashboard_tasks.scan_state
 
-    def counted(self: Dashboard, *args: Any, **options: Any) -> Any:
+    def counted(*args: Any, **options: Any) -> Any:
         searches[0] += 1
-        return search(self, *args, **options)
+        return search(*args, **options)
 
-    monkeypatch.setattr(Dashboard, "search_tasks", counted)
+    monkeypatch.setattr(dashboard_tasks, "scan_state", counted)
     address = f"{TASKS}?q=grace"
     operator.get(address)
     assert searches == [1]
@@ -485,6 +543,23 @@ def test_a_request_searches_only_once(operator: Client, redis: RedisServer, monk
     operator.post(address, fields(asked, '<form method="post" novalidate>'))
     assert searches == [3]
     assert redis.client.zcard("asynq:{default}:archived") == 60
+
+
+def test_an_action_on_all_matches_reads_more_tasks_than_one_search(
+    operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = [enqueue("shop:refund") for _ in range(3)]
+    others = [enqueue() for _ in range(30)]
+    monkeypatch.setattr(TaskRows, "search_max", 10)
+    monkeypatch.setattr(dashboard_tasks, "SCAN_BYTES", 1)
+    address = f"{TASKS}?type=shop:refund"
+
+    asked = choose(operator, "archive_tasks", key(wanted[0]), address=address, across=True)
+
+    assert "Archive 3 tasks?" in asked
+    assert confirm(operator, asked, address) == ["3 tasks were archived."]
+    assert [state_of(redis, each) for each in wanted] == ["archived"] * 3
+    assert {state_of(redis, each) for each in others} == {"pending"}
 
 
 def test_an_action_on_more_tasks_than_one_request_allows_is_reported(

@@ -163,8 +163,8 @@ def test_an_empty_list_shows_the_reason(viewer: Client, redis: RedisServer) -> N
 def test_an_incomplete_search_can_be_continued(
     viewer: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def search_two(self: Any, counts: Any, wanted: Any, *, cursor: str | None = None) -> Any:
-        plan = partial(search_workflows, counts=counts, wanted=wanted, cursor=cursor, scan=2)
+    def search_two(self: Any, counts: Any, wanted: Any, *, cursor: str | None = None, limit: int) -> Any:
+        plan = partial(search_workflows, counts=counts, wanted=wanted, cursor=cursor, scan=2, limit=limit)
         return self._inspector.run_plan(plan)
 
     monkeypatch.setattr(Dashboard, "search_workflows", search_two)
@@ -180,7 +180,7 @@ def test_an_incomplete_search_can_be_continued(
         html = html_of(viewer, WORKFLOWS + unescape(more[1]))
 
     assert sorted(found) == ["w0", "w1", "w2", "w3", "w4"]
-    assert "All 5 workflows were searched." in html
+    assert "All 5 workflows were read, 5 match." in html
 
 
 def test_the_number_of_redis_commands_depends_only_on_the_number_of_queues(viewer: Client, redis: RedisServer) -> None:

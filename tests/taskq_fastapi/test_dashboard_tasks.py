@@ -46,7 +46,8 @@ def ids_of(page: Response) -> list[str]:
 
 
 def heads_of(page: Response) -> list[str]:
-    return re.findall(r'<th scope="col">([^<]*)</th>', page.text)
+    headings = re.findall(r'<th scope="col"(?: aria-sort="\w+")?>(.*?)</th>', page.text)
+    return [re.sub(r"<span.*?</span>|<[^>]*>", "", each) for each in headings]
 
 
 async def enqueue(
@@ -110,10 +111,10 @@ async def state_of(taskq: TaskQ, task_id: str, queue: str = "default") -> str:
 @rows(
     ("state", "columns", "expected"),
     [
-        ("pending", ["Payload", "Retried"], '{"number": 1}'),
+        ("pending", ["Payload", "Pending since", "Retried"], '{"number": 1} 0 s ago'),
         ("scheduled", ["Payload", "Starts", "Retried"], "in 1 h"),
         ("retry", ["Payload", "Next attempt", "Last error", "Retried"], "ValueError: broken for now"),
-        ("archived", ["Payload", "Failed", "Last error", "Retried"], "ValueError: broken 0 of 0"),
+        ("archived", ["Payload", "Archived", "Failed", "Last error", "Retried"], "ValueError: broken 0 of 0"),
         ("completed", ["Payload", "Completed", "Result", "Deleted"], '{"answer": "w"}'),
     ],
 )
@@ -220,6 +221,22 @@ async def test_ended_tasks_are_listed_newest_first(taskq: TaskQ) -> None:
     assert [ids_of(page) for page in pages] == [["3", "2", "1"]] * 3
 
 
+async def test_tasks_of_one_queue_and_state_are_sorted_by_the_time_of_their_state(taskq: TaskQ) -> None:
+    for number in (2, 1, 3):
+        await enqueue(taskq, str(number), run_after=3600 * number)
+    link = re.compile(r'aria-sort="(\w+)"><a href="[^"]*order=(\w+)">Starts')
+
+    async with looking(dashboard_of(taskq)) as web:
+        for path in ("/queue?name=default&state=scheduled", "/tasks?queue=default&state=scheduled"):
+            first = await web.get(path)
+            newest = await web.get(f"{path}&order=newest")
+            oldest = await web.get(f"{path}&order=oldest")
+
+            assert ids_of(first) == ids_of(oldest) == ["1", "2", "3"]
+            assert ids_of(newest) == ["3", "2", "1"]
+            assert link.findall(oldest.text) == [("ascending", "newest")]
+
+
 # --- finding ----------------------------------------------------------------------------------------------------------
 
 
@@ -253,12 +270,31 @@ async def test_a_search_continues_from_its_cursor(taskq: TaskQ) -> None:
         first = await web.get("/tasks?type=mail&rows=10")
         seen = ids_of(first)
         page = first
-        while more := re.search(r'<a class="button" href="([^"]*)">Search more', page.text):
+        while more := re.search(r'<a class="button" href="([^"]*)">Continue', page.text):
             page = await web.get(f"/{html.unescape(more[1])}")
             seen += ids_of(page)
 
-    assert "10 found" in text_of(first)
+    assert "Read 10 of 25 tasks, 10 matched so far." in text_of(first)
+    assert "All 25 tasks were read, 25 match." in text_of(page)
     assert sorted(seen) == sorted(f"a{number}" for number in range(25))
+
+
+async def test_a_search_says_that_nothing_matches_only_after_it_has_read_everything(
+    taskq: TaskQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await enqueue(taskq, "wanted", name="shop.tasks.refund")
+    await enqueue(taskq, *[f"a{number}" for number in range(120)])
+    monkeypatch.setattr("taskq_core.views.tasks.SCAN_BYTES", 1)  # each request reads 100 tasks
+
+    async with looking(dashboard_of(taskq)) as web:
+        first = await web.get("/tasks?text=refund")
+        (more,) = re.findall(r'<a class="button" href="([^"]*)">Continue', first.text)
+        second = await web.get(f"/{html.unescape(more)}")
+
+    assert "Read 100 of 121 tasks, none matched so far." in text_of(first)
+    assert ids_of(first) == []
+    assert ids_of(second) == ["wanted"]
+    assert "All 121 tasks were read, 1 match." in text_of(second)
 
 
 async def test_failed_tasks_of_all_queues_are_grouped_by_type_and_error(taskq: TaskQ) -> None:

@@ -24,11 +24,12 @@ class StoredTask:
         message: TaskMessage bytes, b"" if they are missing.
         result: Result bytes, b"" if there is none.
         score: Unix s in the set of its state: lease expiry, start, next attempt, time archived, end of retention.
-        owner: Token of the worker that runs it, "" if it does not run. Scans omit this and all later fields.
+        owner: Token of the worker that runs it, "" if it does not run. Scans omit this and all later fields except
+            `pending_ms`.
         started_ms: When that worker dequeued it, Unix ms, None if unknown.
         attempts: Records of its attempts, one line each. Listings omit it.
         progress: Progress last reported by the task.
-        pending_ms: When it became pending, Unix ms, None if unknown. Only listings have it.
+        pending_ms: When it became pending, Unix ms, None if unknown or not pending. Listings and scans have it.
         last_attempt: Beginning of the record of its last attempt. Only listings have it.
         wait: The wait of a scheduled task, "<end, Unix ms, or '-'> <wait>", see `_steps.lua`. Listings have it.
         unique_rule: Rule of its unique lock, "" if it has no lock, or one as Asynq's.
@@ -164,8 +165,13 @@ def _listed(
     if owner:
         stored.owner, stored.started_ms = owner, int(started) if started.isdigit() else None
     stored.last_attempt, stored.progress, stored.wait = attempt, progress, replies.shown(wait)
-    stored.pending_ms = int(since) // 1_000_000 if since.isdigit() and state is TaskState.PENDING else None
+    stored.pending_ms = _pending_ms(state, since)
     return stored
+
+
+def _pending_ms(state: TaskState, since_ns: bytes) -> int | None:
+    """Return when a pending task became pending. Tasks of other states may have kept an earlier value."""
+    return int(since_ns) // 1_000_000 if since_ns.isdigit() and state is TaskState.PENDING else None
 
 
 @dataclass(slots=True)
@@ -358,10 +364,11 @@ def scan_tasks(
             scan.places.append(ScanPlace(place.skip + number) if listed else ScanPlace(0, replies.text(score), task_id))
             if not ids_only:
                 message, result, oversized, since = next(words), next(words), next(words), next(words)
-                second = int(since) // 1_000_000_000 if since.isdigit() and state is TaskState.PENDING else None
-                shown = replies.shown(raw_id)
-                its_score = second if listed else _score(score)
-                scan.tasks.append(StoredTask(shown, state, message, result, its_score, oversized=oversized))
+                since_ms = _pending_ms(state, since)
+                second = None if since_ms is None else since_ms // 1000
+                stored = StoredTask(replies.shown(raw_id), state, message, result, second if listed else _score(score))
+                stored.oversized, stored.pending_ms = oversized, since_ms
+                scan.tasks.append(stored)
         return scan
 
     kind = "reversed" if is_reversed else "zset"

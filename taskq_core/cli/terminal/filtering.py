@@ -12,7 +12,7 @@ from taskq_core.errors import ConfigurationError
 from taskq_core.inspector import TaskFilter
 from taskq_core.wire import TaskState
 
-HINT = "part of id, payload or error, and any of type:mail error:timeout payload:42 older:1h newer:30m"
+HINT = "part of id, type, queue, payload or error, and any of type:mail error:timeout payload:42 older:1h newer:30m"
 _WORDS = {"type": "name_part", "error": "error", "payload": "payload", "older": "older_than", "newer": "newer_than"}
 _AGES = ("older", "newer")
 

@@ -30,10 +30,9 @@ from taskq_core.inspector import (
 )
 from taskq_core.inspector.records import GROUPS_COUNTED
 from taskq_core.views import STATES, FoundTasks, TaskRecord, WorkersOverview, is_orphaned
+from taskq_core.views.labels import search_text
 from taskq_core.wire import TaskState
 
-SCAN = 5_000
-"""Maximum number of tasks that a search with a filter reads for one page."""
 MARKED_MAX = 10_000
 _GROUPS = (Column("Group", lambda group: group.name), Column("Tasks", lambda group: f"{group.size:,}", right=True))
 
@@ -130,12 +129,25 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
             return Found(infos=infos, total=groups.total, now=now, groups=groups)
         workers = await dashboard.workers() if self.choice is TaskState.ACTIVE else None
         if self._wanted.needs_reading:
-            search = await dashboard.search_tasks(
-                infos, self._wanted, cursor=self.position or None, scan=SCAN, limit=count
-            )
-            return Found(infos=infos, tasks=search.tasks, total=search.total, now=now, workers=workers, search=search)
+            return await self._search(Found(infos=infos, total=0, now=now, workers=workers))
         tasks = await dashboard.tasks(infos, self._wanted, skip=self.position, count=count)
         return Found(infos=infos, tasks=tasks, total=total_of(infos, self.choice), now=now, workers=workers)
+
+    async def _search(self, found: Found) -> Found:
+        """Search until the page is full or all tasks were read. Show each part as soon as it is found."""
+        tasks: dict[str, TaskRecord] = {}  # new pending tasks shift the others, so some are read twice
+        cursor, count = self.position or None, self.table.fits
+        while True:
+            part = await self.shared.dashboard.search_tasks(
+                found.infos, self._wanted, cursor=cursor, limit=count - len(tasks)
+            )
+            tasks |= {_key(task): task for task in part.tasks}
+            found = replace(found, tasks=tuple(tasks.values()), total=part.total, search=part)
+            cursor = part.cursor
+            if cursor is None or len(tasks) >= count:
+                return found
+            self.found = found
+            self.redraw()
 
     def page_of(self, found: Found) -> Page[TaskRecord | GroupInfo]:
         """Return a page of tasks or groups. Its choices are the states, each with its number of tasks."""
@@ -219,9 +231,9 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         if self.queue is not None and found.infos[0].problem:
             return f"The queue cannot be counted: {found.infos[0].problem}. Run taskq doctor to find the reason."
         if found.groups is not None:
-            return "No group has tasks."
+            return "No group has tasks." if not found.total else "There are no more groups."
         if found.search is not None:
-            return "No task on this page matches the filter."
+            return search_text(found.search, "tasks")
         return f"No task is {self.choice}." if self.choice is not None else "There is no task."
 
     def _below(self, found: Found, *, has_more: bool) -> str:
@@ -232,13 +244,11 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         every = "all that match" if found.search is not None else f"all {count_of(found.total, 'task')}"
         marked = every if self.is_all else f"{len(self.marked):,}"
         marks = f"{marked} marked   " if self.is_all or self.marked else ""
-        more = "; n continues" if has_more else ""
         if found.search is not None:
-            search = found.search
-            scanned = f"{len(search.tasks):,} found in {search.scanned:,} of {search.total:,}"
-            return f"{marks}filter: {self.text}   {scanned}{more}"
+            more = " n continues" if has_more else ""
+            return f"{marks}filter: {self.text}   {search_text(found.search, 'tasks')}{more}"
         if found.groups is not None:
-            return f"{count_of(found.total, 'group')}{more}"
+            return f"{count_of(found.total, 'group')}{'; n continues' if has_more else ''}"
         return f"{marks}{self.page_text(found.total)}   {count_of(found.total, 'task')}"
 
     def filtered(self, text: str) -> None:

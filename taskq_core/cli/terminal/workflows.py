@@ -16,14 +16,15 @@ from taskq_core.cli.terminal.state import DashState
 from taskq_core.cli.workflow import member_columns, workflow_columns
 from taskq_core.handles.workflow_records import after_text
 from taskq_core.views import (
-    WORKFLOW_SCAN_MAX,
     MemberRow,
     StepDetail,
     WorkflowDetail,
     WorkflowFilter,
     WorkflowRow,
+    WorkflowSearch,
     has_task,
 )
+from taskq_core.views.labels import search_text
 from taskq_core.views.messages import cancel_question, cancelled, retried, retry_question, step_text
 from taskq_core.workflow import StepInfo, WorkflowInfo, WorkflowState
 
@@ -46,22 +47,24 @@ class Found:
         total: Number of workflows to list or to search.
         sizes: Number of running and of ended workflows.
         next: Position of the next page, None on the last page.
+        search: The result of the filter, if there is one.
     """
 
     rows: Sequence[WorkflowRow]
     total: int
     sizes: tuple[int, int]
     next: int | str | None
+    search: WorkflowSearch | None = None
 
 
 class WorkflowsScreen(ListScreen[Found, WorkflowRow]):
     """Workflows of all queues. The user can choose a state; None means all states."""
 
     TOP = "workflows"
-    FILTER = "part of name or id"
+    FILTER = "part of name, id or queue"
     HELP = (
         "Workflows of all queues, running ones first, each with its number of ended steps. Left and right select a "
-        "state; the filter searches for a part of name or id. Enter shows the steps of a workflow."
+        "state; the filter searches for a part of name, id or queue. Enter shows the steps of a workflow."
     )
     BINDINGS: ClassVar[list[BindingType]] = [*CHANGE_KEYS]
 
@@ -75,18 +78,27 @@ class WorkflowsScreen(ListScreen[Found, WorkflowRow]):
         if not wanted.needs_reading:
             rows = await dashboard.list_workflows(counts, wanted, skip=self.position, count=self.table.fits)
             return Found(rows=rows, total=total, sizes=sizes, next=self.next_number(total))
-        found = await dashboard.search_workflows(counts, wanted, cursor=self.position or None, scan=WORKFLOW_SCAN_MAX)
-        return Found(rows=found.rows, total=total, sizes=sizes, next=found.cursor)
+        found: dict[str, WorkflowRow] = {}  # new workflows shift the others, so some are read twice
+        cursor, count = self.position or None, self.table.fits
+        while True:
+            part = await dashboard.search_workflows(counts, wanted, cursor=cursor, limit=count - len(found))
+            found |= {_key(row): row for row in part.rows}
+            page = Found(rows=tuple(found.values()), total=total, sizes=sizes, next=part.cursor, search=part)
+            cursor = part.cursor
+            if cursor is None or len(found) >= count:
+                return page
+            self.found = page
+            self.redraw()
 
     def page_of(self, found: Found) -> Page[WorkflowRow]:
         """Return a page of workflows. The user can choose a state."""
         now, (running, ended) = self.shared.now(), found.sizes
         states = [(state, Text(state.value, self.palette.of(state.value))) for state in WorkflowState]
-        if WorkflowFilter(state=self.choice, text=self.text).needs_reading:
-            more = "; n continues" if found.next is not None else ""
-            below = f"{f'filter: {self.text}   ' if self.text else ''}{len(found.rows):,} found{more}"
-        else:
-            below = self.page_text(found.total)
+        below = self.page_text(found.total) if found.search is None else search_text(found.search, "workflows")
+        empty = "There is no workflow." if found.search is None else below
+        if found.search is not None:
+            more = " n continues" if found.next is not None else ""
+            below = f"{f'filter: {self.text}   ' if self.text else ''}{below}{more}"
         return Page(
             heading=f"{count_of(running, 'workflow')} running, {ended:,} ended",
             columns=[
@@ -94,11 +106,11 @@ class WorkflowsScreen(ListScreen[Found, WorkflowRow]):
                 Column("Queue", lambda row: row.queue, least=6, drop=3),
             ],
             records=found.rows,
-            key=lambda row: f"{row.queue}\0{row.id}",
+            key=_key,
             next=found.next,
             choices=[(None, Text("all")), *states],
             below=below,
-            empty="No workflow on this page matches." if self.choice or self.text else "There is no workflow.",
+            empty=empty,
         )
 
     def open(self, record: WorkflowRow) -> None:
@@ -114,6 +126,10 @@ class WorkflowsScreen(ListScreen[Found, WorkflowRow]):
         """Retry the failed steps of the selected workflow."""
         if self.chosen is not None:
             self.change(_retry(self, self.chosen.queue, self.chosen.id))
+
+
+def _key(row: WorkflowRow) -> str:
+    return f"{row.queue}\0{row.id}"
 
 
 class WorkflowScreen(ListScreen[WorkflowDetail, StepInfo]):

@@ -58,7 +58,7 @@
     const selection = document.getSelection();
     return (
       document.hidden ||
-      document.querySelector("[data-taskq-search], body.taskq-searched") !== null ||
+      document.querySelector("[data-taskq-search] a, body.taskq-searched") !== null ||
       document.querySelector(".action-select:checked, #action-toggle:checked") !== null ||
       (focused !== null && focused.matches("input, select, textarea, [contenteditable]")) ||
       (selection !== null && !selection.isCollapsed)

@@ -1,7 +1,23 @@
-/* Continues an incomplete search with further requests, and adds the rows that it finds to the list. */
+/* Continues an incomplete search until a page is full or everything was read, and adds the rows to the list.
+ *
+ * A click on the link of the search adds a further page. Without this script, the link shows the next rows.
+ */
 "use strict";
 {
-  const most = 1000; // maximum number of rows; further rows need a click on the link
+  const places = "[data-taskq-search]"; // above and below the list
+  let running = false;
+
+  function linkOf() {
+    return document.querySelector(`${places} a`);
+  }
+
+  function keyOf(row) {
+    return row.querySelector(".action-select")?.value ?? row.querySelector("a[href]")?.getAttribute("href") ?? row.textContent;
+  }
+
+  function rowsOf(page) {
+    return Array.from(page.querySelectorAll("#result_list > tbody > tr"));
+  }
 
   async function fetchPage(address) {
     try {
@@ -12,29 +28,73 @@
     }
   }
 
-  async function search() {
-    let link = document.querySelector("[data-taskq-search] a");
-    while (link !== null) {
-      const fresh = await fetchPage(link.href);
-      const help = fresh?.getElementById("searchbar_helptext");
-      if (!help || fresh.querySelector(".paginator a") !== null) {
-        return; // no answer, or too many rows for one page: keep the link
-      }
-      const found = fresh.querySelectorAll("#result_list > tbody > tr");
-      const body = document.querySelector("#result_list > tbody");
-      if (found.length > 0 && body === null) {
-        location.replace(link.href); // the first rows need a page with the table's headings and the actions
-        return;
-      }
-      body?.append(...Array.from(found, (row) => document.adoptNode(row)));
-      document.body.classList.toggle("taskq-searched", body !== null);
-      document.getElementById("searchbar_helptext").replaceWith(document.adoptNode(help));
-      link = document.querySelector("[data-taskq-search] a");
-      if (body !== null && body.rows.length >= most) {
-        return;
-      }
+  /** Add the rows of a page that are not in the list yet. Tasks that were added meanwhile shift others, so some repeat. */
+  function append(body, fresh) {
+    const found = rowsOf(fresh);
+    const known = new Set(rowsOf(document).map(keyOf));
+    body.append(...found.filter((row) => !known.has(keyOf(row))));
+    document.body.classList.add("taskq-searched");
+    for (const selector of [".actions .question a", ".actions .all"]) {
+      const old = document.querySelector(selector);
+      old?.replaceChildren(fresh.querySelector(selector)?.textContent ?? old.textContent);
+    }
+    const counter = document.querySelector(".action-counter");
+    if (counter !== null) {
+      counter.dataset.actionsIcnt = body.rows.length;
+      body.querySelector(".action-select")?.dispatchEvent(new Event("change", { bubbles: true })); // Django's script counts
     }
   }
 
-  search();
+  /** Continue until the list has this many rows. Return false if the server did not answer. */
+  async function search(wanted) {
+    let link = linkOf();
+    while (link !== null && rowsOf(document).length < wanted) {
+      const fresh = await fetchPage(link.href);
+      const progress = fresh?.querySelector(places);
+      if (!progress) {
+        return false;
+      }
+      const found = rowsOf(fresh);
+      const body = document.querySelector("#result_list > tbody");
+      if (found.length > 0 && body === null) {
+        location.replace(link.href); // the first rows need a page with the table's headings and the actions
+        return true;
+      }
+      if (found.length > 0) {
+        append(body, fresh);
+      }
+      for (const place of document.querySelectorAll(places)) {
+        place.replaceWith(progress.cloneNode(true));
+      }
+      link = linkOf();
+    }
+    return true;
+  }
+
+  async function searchOnce(wanted) {
+    if (running) {
+      return true;
+    }
+    running = true;
+    const answered = await search(wanted);
+    running = false;
+    return answered;
+  }
+
+  document.addEventListener("click", async (event) => {
+    const link = event.target.closest(`${places} a`);
+    if (link === null || event.ctrlKey || event.metaKey || event.shiftKey || event.button) {
+      return;
+    }
+    event.preventDefault();
+    const pageSize = Number(link.closest(places).dataset.taskqSearch);
+    if (!(await searchOnce(rowsOf(document).length + pageSize))) {
+      location.assign(link.href); // the page shows what is wrong
+    }
+  });
+
+  const first = document.querySelector(places);
+  if (first !== null) {
+    searchOnce(Number(first.dataset.taskqSearch));
+  }
 }

@@ -5,18 +5,17 @@ from collections.abc import Sequence
 
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.handles.records import TaskInfo
-from taskq_core.inspector import LISTED_STATES, QueueInfo, TaskFilter, total_of
+from taskq_core.inspector import LISTED_STATES, QueueInfo, TaskFilter, TaskOrder, total_of
 from taskq_core.settings.language import gettext, marked
 from taskq_core.views import TaskRecord
+from taskq_core.views.labels import search_text
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.registry import page
-from taskq_fastapi.dashboard.task_lists import FILTER_FIELDS, listing, task_filter
+from taskq_fastapi.dashboard.task_lists import FILTER_FIELDS, ORDERS, listing, task_filter
 from taskq_fastapi.dashboard.task_table import error_line
 from taskq_fastapi.dashboard.view import Shown, View
 
-SCAN = 5_000
-"""Maximum number of tasks that one search reads."""
 SAMPLE = 1_000
 """Maximum number of failed tasks that the breakdown by error reads."""
 ERRORS = 20
@@ -41,20 +40,31 @@ async def show(view: View) -> Shown:
     rows = view.paging(0).rows
     now = max((info.as_of for info in infos), default=utc_datetime(SYSTEM_CLOCK.time()))
     tasks: Sequence[TaskRecord]
-    paging, cursor, scanned, total = None, None, 0, 0
+    paging, cursor, progress = None, None, ""
+    order = view.query.choice("order", ORDERS) or TaskOrder.RECENT
     if wanted.needs_reading:
         found = await view.dashboard.search_tasks(
-            infos, wanted, cursor=view.query.get("cursor") or None, scan=SCAN, limit=rows
+            infos, wanted, cursor=view.query.get("cursor") or None, limit=rows, order=order
         )
-        tasks, cursor, scanned, total = found.tasks, found.cursor, found.scanned, found.total
+        tasks, cursor, progress = found.tasks, found.cursor, search_text(found, gettext("tasks"))
+        keeps_order = wanted.state not in (TaskState.PENDING, TaskState.ACTIVE)
     else:
         paging = view.paging(total_of(wanted.of(infos), wanted.state))
-        tasks = await view.dashboard.tasks(infos, wanted, skip=paging.skip, count=paging.rows, is_newest_first=True)
+        tasks = await view.dashboard.tasks(infos, wanted, skip=paging.skip, count=paging.rows, order=order)
+        keeps_order = True
     filter_fields = {name: view.query.get(name) for name in FILTER_FIELDS if view.query.get(name)}
     # A search by id offers no action on all matches: once that task is deleted, the id would be searched as text.
     is_bulk = wanted.state is not None and not any(task.id == wanted.text for task in tasks)
     listed = await listing(
-        view, tasks, state=None, now=now, paging=paging, filter_fields=filter_fields, is_bulk=is_bulk
+        view,
+        tasks,
+        state=None,
+        now=now,
+        paging=paging,
+        filter_fields=filter_fields,
+        is_bulk=is_bulk,
+        order=order,
+        sorted_state=wanted.state if keeps_order and len(wanted.of(infos)) == 1 else None,
     )
     return view.page(
         "tasks.html",
@@ -62,8 +72,8 @@ async def show(view: View) -> Shown:
         found=listed,
         wanted=wanted,
         cursor=cursor,
-        scanned=scanned,
-        total=total,
+        progress=progress,
+        rows=rows,
         queues=[info.name for info in infos],
         listed_states=LISTED_STATES,
         ages=AGES,
@@ -80,8 +90,8 @@ async def show_failed(view: View) -> Shown:
     infos: Sequence[QueueInfo] = await view.inspector.queue_infos()
     paging = view.paging(total_of(infos, state))
     wanted = TaskFilter(state=state)
-    tasks = await view.dashboard.tasks(infos, wanted, skip=paging.skip, count=paging.rows, is_newest_first=True)
-    sample = await view.dashboard.tasks(infos, wanted, count=SAMPLE, is_newest_first=True)
+    tasks = await view.dashboard.tasks(infos, wanted, skip=paging.skip, count=paging.rows)
+    sample = await view.dashboard.tasks(infos, wanted, count=SAMPLE)
     now = max((info.as_of for info in infos), default=utc_datetime(SYSTEM_CLOCK.time()))
     return view.page(
         "failed.html",

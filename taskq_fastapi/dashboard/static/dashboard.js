@@ -180,6 +180,61 @@
     for (const box of all.closest("table").querySelectorAll("tbody input[type=checkbox]")) box.checked = all.checked;
   });
 
+  // --- searches in several requests --------------------------------------------------------------------------------
+
+  // Continue a search until the table has a number of rows or everything was read, and add the rows to the table.
+  const found = document.querySelector("[data-search]");
+  const rowsIn = part => Array.from(part.querySelectorAll("tbody > tr"));
+  const keyOf = row => row.querySelector("th a")?.getAttribute("href");
+  let isSearching = false;
+
+  const fetchFound = async address => {
+    try {
+      const response = await fetch(address, { credentials: "same-origin", redirect: "error" });
+      const page = new DOMParser().parseFromString(await response.text(), "text/html");
+      return response.ok ? page.querySelector("[data-search]") : null;
+    } catch {
+      return null; // the link stays, so that the user can continue
+    }
+  };
+
+  const add = fresh => {
+    const body = found.querySelector("tbody");
+    if (!body) {
+      found.replaceChildren(...fresh.childNodes);
+      return;
+    }
+    // Tasks that were added meanwhile shift others, so some rows repeat.
+    const known = new Set(rowsIn(found).map(keyOf));
+    body.append(...rowsIn(fresh).filter(row => !known.has(keyOf(row))));
+    const progress = fresh.querySelector(".search");
+    for (const each of found.querySelectorAll(".search")) each.replaceWith(progress.cloneNode(true));
+  };
+
+  const searchOn = async wanted => {
+    if (isSearching) return true;
+    isSearching = true;
+    let fresh = found;
+    for (let link; fresh && rowsIn(found).length < wanted && (link = found.querySelector(".search a")); ) {
+      fresh = await fetchFound(link.href);
+      if (fresh) add(fresh);
+    }
+    isSearching = false;
+    reveal();
+    return fresh !== null;
+  };
+
+  if (found) {
+    const rows = Number(found.dataset.search);
+    found.addEventListener("click", async event => {
+      const link = event.target.closest(".search a");
+      if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+      event.preventDefault();
+      if (!(await searchOn(rowsIn(found).length + rows))) location.assign(link.href); // the page shows the error
+    });
+    document.addEventListener("DOMContentLoaded", () => searchOn(rows)); // when this script is complete
+  }
+
   // --- actions in several requests ---------------------------------------------------------------------------------
 
   const goOn = document.querySelector("form[data-go-on]");

@@ -1,4 +1,4 @@
-"""Test that a search of more tasks than one request can read continues automatically."""
+"""Test that a search of more tasks than one request can read continues, and that the rows are easy to reach."""
 
 from functools import partial
 from typing import Any
@@ -7,11 +7,13 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from taskq_core.views import tasks as dashboard_tasks
+from taskq_django import taskq
+from taskq_django.admin.task_rows import TaskRows
 from tests.browser.admin.people import TASKS, enqueue, rows
 
 
-def _search_of_ten(self: Any, infos: Any, wanted: Any, *, cursor: str | None = None, **_: Any) -> Any:
-    read = partial(dashboard_tasks.search_tasks, infos=infos, wanted=wanted, cursor=cursor, scan=10, limit=1000)
+def _search_of_ten(self: Any, infos: Any, wanted: Any, *, cursor: str | None = None, limit: int, **_: Any) -> Any:
+    read = partial(dashboard_tasks.search_tasks, infos=infos, wanted=wanted, cursor=cursor, scan=10, limit=limit)
     return self._inspector.run_plan(read)
 
 
@@ -25,15 +27,37 @@ def test_a_search_continues_automatically_to_its_end(page: Page, monkeypatch: py
 
     page.goto(f"{TASKS}?q=grace")
 
-    expect(page.locator("#searchbar_helptext")).to_have_text("All 40 tasks were searched.")
+    expect(page.locator("#searchbar_helptext")).to_have_text("All 40 tasks were read, 5 match.")
     expect(rows(page)).to_have_count(5)
     assert {cell.get_attribute("title") for cell in page.locator(".field-short_id span").all()} == wanted
 
     page.goto(f"{TASKS}?q=nothing+like+it")
 
-    expect(page.locator("#searchbar_helptext")).to_have_text("All 40 tasks were searched.")
+    expect(page.locator("#searchbar_helptext")).to_have_text("None of 40 tasks matches.")
+    expect(page.locator(".paginator")).to_have_text("None of 40 tasks matches.")
     expect(rows(page)).to_have_count(0)
-    expect(page.locator("#changelist-search .quiet")).to_contain_text("0 results")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_search_fills_one_page_and_each_click_adds_another(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TaskRows, "search_max", 10)
+    handles = [enqueue(to="grace", number=number) for number in range(130)]
+    taskq.client.enqueue_many(taskq.remote("other").s(number=number) for number in range(20))
+    ids = page.locator(".field-short_id span")
+
+    page.goto(f"{TASKS}?q=grace")
+
+    expect(rows(page)).to_have_count(50)
+    expect(page.locator("#searchbar_helptext")).to_contain_text("Read 70 of 150 tasks, 50 matched so far.")
+    page.locator(".paginator a").click()
+    expect(rows(page)).to_have_count(100)
+    page.locator("#action-toggle").check()
+    expect(page.locator(".action-counter")).to_have_text("100 of 100 selected")
+    expect(page.locator(".actions .question")).to_have_text("Select all 100+ tasks")
+    page.locator("#searchbar_helptext a").click()
+    expect(rows(page)).to_have_count(130)
+    expect(page.locator("#searchbar_helptext")).to_have_text("All 150 tasks were read, 130 match.")
+    assert [cell.get_attribute("title") for cell in ids.all()] == [each.id for each in handles[::-1]]
 
 
 @pytest.mark.django_db(transaction=True)

@@ -192,11 +192,44 @@ def test_a_search_covers_all_queues(site: Site, page: Page, taskq: TaskQ) -> Non
     expect(rows(page, "#tasks")).to_have_count(1)
     expect(rows(page, "#tasks")).to_contain_text("mail:send")
     page.get_by_role("link", name="Clear").click()
-    page.get_by_label(re.compile("^Id, or part")).fill("2")
+    page.get_by_label(re.compile("^Part of id")).fill("2")
     page.keyboard.press("Enter")
     expect(rows(page, "#tasks")).to_contain_text("note")
     rows(page, "#tasks").get_by_role("link").first.click()
     expect(page.get_by_role("heading", level=1)).to_have_text("note")
+
+
+def test_a_search_fills_one_page_and_each_click_adds_another(
+    site: Site, page: Page, taskq: TaskQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskq_core.views.tasks.SCAN_BYTES", 1)  # each request reads 100 tasks
+    enqueue(taskq, *[f"w{number}" for number in range(25)], name="shop.tasks.refund")
+    taskq.client.enqueue_many(taskq.remote("note").s(word="w") for _ in range(150))
+
+    page.goto(site.at("tasks?text=refund"))
+
+    expect(rows(page, "#tasks")).to_have_count(20)
+    expect(page.locator("#found [role=status]")).to_contain_text("Read 170 of 175 tasks, 20 matched so far.")
+    page.locator("#found .search a").last.click()
+    expect(rows(page, "#tasks")).to_have_count(25)
+    expect(page.locator("#found [role=status]")).to_have_text("All 175 tasks were read, 25 match.")
+
+    page.goto(site.at("tasks?text=nothing"))
+
+    expect(page.locator("#found [role=status]")).to_have_text("None of 175 tasks matches.")
+
+
+def test_on_a_phone_the_tasks_of_a_queue_come_before_its_figures(site: Site, taskq: TaskQ) -> None:
+    enqueue(taskq, "1")
+    page = site.operator(viewport=NARROW).new_page()
+
+    page.goto(site.at("queue?name=default&state=pending"))
+
+    tasks, figures = page.locator("#tasks").bounding_box(), page.locator(".facts").bounding_box()
+    assert tasks is not None
+    assert figures is not None
+    assert tasks["y"] + tasks["height"] < figures["y"]
+    expect(page.locator("#tasks .c-pending time")).to_be_visible()
 
 
 @pytest.mark.nightly

@@ -238,7 +238,7 @@ def test_find_prints_matching_tasks(run: Run, run_json: RunJson, app: TaskQ) -> 
         words = ("--name", "mail", "--scan", "5", "--cursor", part["cursor"])
         part = run_json("task", "find", "-q", "default", "-s", "pending", *words)
     assert [each["id"] for each in part["tasks"]] == [wanted]
-    assert none.stdout == "no match among 21 of 21 tasks\n"
+    assert none.stdout == "None of 21 tasks matches.\n"
 
 
 def test_a_long_search_continues_in_steps(
@@ -256,6 +256,7 @@ def test_a_long_search_continues_in_steps(
     monkeypatch.setattr(task_command, "SCAN_STEP", 10)
     words = ("task", "find", "-q", "default", "-s", "scheduled", "--name", "t1")
 
+    cut = run(*words[:-1], "t4", "--scan", "3")
     every = run_json(*words)
     some = run_json(*words, "--scan", "15")
     rest = run_json(*words, "--cursor", some["cursor"])
@@ -263,9 +264,12 @@ def test_a_long_search_continues_in_steps(
 
     assert [each["id"] for each in every["tasks"]] == ids[1::5]
     assert (every["scanned"], every["total"], every["cursor"]) == (25, 25, None)
-    assert told[:3] == [(10, 25), (20, 25), (25, 25)]
+    assert cut.stdout == "Read 3 of 25 tasks, none matched so far.\n"
+    assert "Continue with --cursor" in cut.stderr
+    assert told[1:4] == [(10, 25), (20, 25), (25, 25)]
     assert [each["id"] for each in some["tasks"] + rest["tasks"]] == ids[1::5]
     assert (some["scanned"], rest["scanned"]) == (15, 10)
+    assert (rest["read"], rest["matched"]) == (25, 5)
     assert ([each["id"] for each in few["tasks"]], few["cursor"] is not None) == (ids[1:12:5], True)
 
 

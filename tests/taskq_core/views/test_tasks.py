@@ -8,9 +8,18 @@ from typing import Any
 import pytest
 
 from taskq_core import ConfigurationError, TaskQ, TaskState
-from taskq_core.inspector import ALLOWED_STATES, Inspector, QueueInfo, TaskAction, TaskRef
+from taskq_core.inspector import (
+    ALLOWED_STATES,
+    SORTED_BY,
+    FoundTasks,
+    Inspector,
+    QueueInfo,
+    TaskAction,
+    TaskOrder,
+    TaskRef,
+)
 from taskq_core.inspector.cursors import write_cursor
-from taskq_core.views import Dashboard, TaskFilter
+from taskq_core.views import Dashboard, TaskFilter, labels
 from taskq_core.views.tasks import SELECTED_MAX
 from taskq_core.wire import build_message, encode_message
 from tests.redis_server import RedisServer
@@ -130,6 +139,7 @@ async def test_a_search_covers_id_payload_error_type_and_age(ask: Ask, redis_ser
     assert await found(text="order-") == ["order-2", "order-1"]
     assert await found(text="a@b.c") == ["order-1"]
     assert await found(text="timed") == ["order-2", "x-3"]
+    assert await found(text="pay") == await found(text="low") == ["x-3"]
     assert await found(name="shop:pay") == ["x-3"]
     assert await found(name="shop:") == []
     assert await found(text="timed", name="shop:ship") == ["order-2"]
@@ -161,13 +171,15 @@ async def test_a_search_reports_its_progress_and_can_be_continued(
     store(redis_server, *(f"a{number:03}" for number in range(150)), state="pending")
     store(redis_server, *(f"b{number:03}" for number in range(150)), queue="low")
     store(redis_server, *(f"c{number:03}" for number in range(50)), queue="low", state="completed")
-    wanted, seen, steps, cursor = TaskFilter(text="0"), [], 0, None
+    wanted, seen, steps, read, cursor = TaskFilter(text="0"), [], 0, 0, None
 
     while True:
         search = await ask("search_tasks", infos(), wanted, scan=40, cursor=cursor)
         assert search.scanned <= 40
         assert search.total == 350
         seen += ids(search.tasks)
+        read += search.scanned
+        assert (search.read, search.matched) == (read, len(seen))
         steps, cursor = steps + 1, search.cursor
         if cursor is None:
             break
@@ -280,6 +292,92 @@ async def test_all_matching_tasks_are_selected_with_their_state(
     assert running.refused == {TaskState.RETRY: 1, TaskState.ARCHIVED: 2}
 
 
+async def test_a_selection_reads_all_tasks_in_several_searches(
+    ask: Ask, redis_server: RedisServer, infos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskq_core.views.tasks.SCAN_BYTES", 1)  # each search reads only a part
+    store(redis_server, *"abc", type="shop:ship", state="retry")
+    store(redis_server, *(f"{number:03}" for number in range(300)), state="pending")
+
+    selection = await ask("select_tasks", infos(), TaskFilter(name="shop:ship"), states=[TaskState.RETRY])
+    cut = await ask(
+        "select_tasks", infos(), TaskFilter(name="shop:ship"), states=[TaskState.RETRY], has_time=lambda: False
+    )
+
+    assert sorted(ref.id for ref in selection.tasks) == ["a", "b", "c"]
+    assert selection.is_complete
+    assert (cut.tasks, cut.is_complete) == ([], False)
+
+
+@rows(
+    ("state", "times"),
+    [
+        (TaskState.PENDING, "pending_since"),
+        (TaskState.SCHEDULED, "next_run_at"),
+        (TaskState.RETRY, "next_run_at"),
+        (TaskState.ARCHIVED, "archived_at"),
+        (TaskState.COMPLETED, "expires_at"),
+    ],
+)
+async def test_tasks_of_one_state_are_listed_by_the_time_of_that_state(
+    ask: Ask, redis_server: RedisServer, infos: Any, state: TaskState, times: str
+) -> None:
+    for number in range(3):
+        store(redis_server, str(number), state=state, score=1_700_000_000 + number)
+        redis_server.client.hset(f"asynq:{{default}}:t:{number}", "pending_since", (1_700_000_000 + number) * 10**9)
+    if state is TaskState.PENDING:  # Redis has the newest first
+        redis_server.client.rpush(
+            "asynq:{default}:pending", *redis_server.client.lpop("asynq:{default}:pending", 3)[::-1]
+        )
+
+    async def listed(order: TaskOrder) -> list[Any]:
+        return list(await ask("tasks", infos(), TaskFilter(state=state), order=order))
+
+    newest, oldest = await listed(TaskOrder.NEWEST), await listed(TaskOrder.OLDEST)
+
+    assert SORTED_BY[state] == times
+    assert ids(newest) == ["2", "1", "0"]
+    assert newest == oldest[::-1]
+    assert [getattr(task, times).timestamp() for task in oldest] == [1_700_000_000, 1_700_000_001, 1_700_000_002]
+
+
+@rows("order", [TaskOrder.NEWEST, TaskOrder.OLDEST])
+async def test_a_search_can_begin_with_the_newest_or_oldest(
+    ask: Ask, redis_server: RedisServer, infos: Any, order: TaskOrder
+) -> None:
+    for number in range(5):
+        store(redis_server, f"a{number}", state="retry", score=1_700_000_000 + number)
+    wanted, found, cursor = TaskFilter(text="a", state=TaskState.RETRY), [], None
+
+    while True:
+        search = await ask("search_tasks", infos(), wanted, scan=2, cursor=cursor, order=order)
+        found += ids(search.tasks)
+        cursor = search.cursor
+        if cursor is None:
+            break
+
+    assert found == ["a0", "a1", "a2", "a3", "a4"][:: 1 if order is TaskOrder.OLDEST else -1]
+
+
+@rows(
+    ("numbers", "text"),
+    [
+        ((10_000, 20_000, 0, "x"), "Read 10,000 of 20,000 tasks, none matched so far."),
+        ((10_000, 20_000, 50, "x"), "Read 10,000 of 20,000 tasks, 50 matched so far."),
+        ((20_000, 20_000, 1_000, None), "All 20,000 tasks were read, 1,000 match."),
+        ((20_005, 20_000, 0, None), "None of 20,000 tasks matches."),
+        ((20_005, 20_000, 0, "x"), "Read 20,000 of 20,000 tasks, none matched so far."),
+    ],
+)
+def test_a_search_that_has_not_read_everything_does_not_say_that_nothing_matches(
+    numbers: tuple[int, int, int, str | None], text: str
+) -> None:
+    read, total, matched, cursor = numbers
+    search = FoundTasks(tasks=(), scanned=1, total=total, cursor=cursor, read=read, matched=matched)
+
+    assert labels.search_text(search, "tasks") == text
+
+
 async def test_a_selection_is_bounded(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
     for start in range(0, SELECTED_MAX + 1, 1000):
         store(redis_server, *(f"{number:06}" for number in range(start, min(start + 1000, SELECTED_MAX + 1))))
@@ -301,7 +399,8 @@ async def test_a_selection_of_pending_tasks_starts_with_the_next_to_run(
 
     assert [task.id for task in selection.tasks] == ["e", "d", "c"]
     assert not selection.is_complete
-    assert [task.id for task in found.tasks] == ["e", "d", "c", "b", "a"]
+    assert [task.id for task in found.tasks] == ["c", "b", "a"]  # a search reads the newest first
+    assert not found.is_complete
 
 
 async def test_the_number_of_redis_commands_does_not_grow_with_the_tasks(

@@ -156,23 +156,26 @@ async def test_a_filter_finds_tasks_and_can_be_continued(opened: Open, enqueued:
         await person.sees("page 1 of")
 
 
-@pytest.mark.nightly
-async def test_a_filter_continues_after_a_page_without_a_match(
+async def test_a_filter_reads_several_parts_until_the_page_is_full_or_all_is_read(
     opened: Open, enqueued: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskq_core.cli.terminal.tasks.SCAN", 10)
-    for number in range(30):
-        enqueued(f"t{number:02}")
+    monkeypatch.setattr("taskq_core.views.tasks.SCAN_BYTES", 1)  # each request reads only a part
+    for number in range(3):
+        enqueued(f"late{number}", queue="slow")
+    for number in range(120):
+        enqueued(f"t{number:03}")
 
     async with opened() as person:
-        await in_queue(person)
+        await person.press("2")
         await person.press("slash")
-        await person.types("t05@")
-        for _ in range(2):
-            await person.sees("0 found in 10 of 30; n continues")
-            await person.press("n")
-            await person.rests()
-        await person.until(lambda: ids(person) == ["t05"])
+        await person.types("late")
+        await person.until(lambda: sorted(ids(person)) == ["late0", "late1", "late2"])
+        await person.sees("All 123 tasks were read, 3 match.")
+
+        await person.press("slash")
+        await person.press("ctrl+u")
+        await person.types("nothing")
+        await person.sees("None of 123 tasks matches.")
 
 
 @pytest.mark.nightly
