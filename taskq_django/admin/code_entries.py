@@ -3,6 +3,7 @@
 They are shown as `PeriodicTask` instances that are never saved. Rows of the table never have their keys.
 """
 
+import copy
 from datetime import timedelta
 from typing import Any
 
@@ -102,7 +103,13 @@ class Listed(list[Any]):
 
 
 class PeriodicTaskList(ChangeList):
-    """A change list whose last page ends with the periodic tasks of the code that match its filters and search."""
+    """A change list whose last page ends with the periodic tasks of the code that match its filters and search.
+
+    Its own counts are those of the rows of the database, to which actions apply.
+    """
+
+    counted: "PeriodicTaskList"
+    """A copy of this list that counts all rows, for the texts that show the number of rows."""
 
     def get_results(self, request: HttpRequest) -> None:
         """Read the rows of the page."""
@@ -110,14 +117,20 @@ class PeriodicTaskList(ChangeList):
         filters = {name: values[-1] for name, values in self.get_filters_params().items()}
         is_last = self.show_all or not self.multi_page or self.page_num == self.paginator.num_pages
         words = self.query.lower().split()
-        code = code_rows() if is_last and filters.pop(SOURCE_VAR, "code") == "code" else []
+        code = code_rows()
+        has_code = filters.pop(SOURCE_VAR, "code") == "code"
         fitting = [
             row
             for row in code
-            if all(word in f"{row.name} {row.task}".lower() for word in words)
+            if has_code
+            and all(word in f"{row.name} {row.task} {row.queue}".lower() for word in words)
             and all(_fits(row, lookup, value) for lookup, value in filters.items())
         ]
-        self.result_list = Listed(self.result_list, fitting)
+        self.counted = copy.copy(self)
+        self.counted.result_count += len(fitting)
+        if self.full_result_count is not None:
+            self.counted.full_result_count = self.full_result_count + len(code)
+        self.result_list = Listed(self.result_list, fitting if is_last else ())
 
 
 def _fits(row: PeriodicTask, lookup: str, value: str) -> bool:

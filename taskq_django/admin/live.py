@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
     MixinBase = object
 
-SEARCH = Script("taskq_django/search.js", defer=True)
+LISTS: list[Any] = [Script("taskq_django/search.js", defer=True), Script("taskq_django/list.js", defer=True)]
 LIVE_HEADER = "X-TaskQ-Live"
 """Header of the refreshing script's requests. The script shows no messages, so its requests must not consume them."""
 
@@ -39,7 +39,7 @@ class LiveMixin(MixinBase):
         """The CSS files and scripts of the pages."""
         css: dict[str, Sequence[str]] = {"all": ["taskq_django/admin.css", "taskq_django/charts.css"]}
         if not self.live_seconds:
-            return super().media + Media(css=css, js=[SEARCH])  # type: ignore[list-item]  # as below
+            return super().media + Media(css=css, js=LISTS)
         script = Script(
             "taskq_django/live.js",
             **{
@@ -52,7 +52,7 @@ class LiveMixin(MixinBase):
                 "data-ended": _("No longer updated: this page does not exist any more, or you are logged out."),
             },
         )
-        return super().media + Media(css=css, js=[script, SEARCH])  # type: ignore[list-item]  # the stubs allow only str
+        return super().media + Media(css=css, js=[script, *LISTS])  # type: ignore[list-item]  # the stubs allow only str
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the list."""

@@ -107,7 +107,7 @@ class PeriodicTaskAdminMixin(FrameMixin):
     list_filter = (SourceFilter, "enabled", "task")
     list_per_page = 50
     show_facets = admin.ShowFacets.NEVER  # Django would not count the periodic tasks of the code
-    search_fields = ("name", "task", "description")
+    search_fields = ("name", "task", "queue", "description")
     actions = ("enable", "disable", "run_now")
     save_as = True
     fieldsets = (

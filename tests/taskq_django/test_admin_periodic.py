@@ -284,6 +284,19 @@ class TestList:
         assert names(page(staff, enabled__exact="1")) == ["in the table", "nightly", "poll"]
         assert names(page(staff, enabled__exact="0")) == ["off"]
         assert names(page(staff, task="shop:restock")) == ["poll"]
+        assert names(page(staff, q="low")) == ["off", "poll"]
+
+    @pytest.mark.usefixtures("of_the_code")
+    def test_the_list_counts_schedules_from_code_and_from_the_table(self, staff: Client) -> None:
+        assert "2 periodic tasks" in page(staff)
+
+        make("in the table")
+
+        assert "3 periodic tasks" in page(staff)
+        assert "0 of 1 selected" in page(staff)  # those of the code cannot be selected
+        assert "1 result" in page(staff, q="nightly")
+        assert "3 total" in page(staff, q="nightly")
+        assert "1 periodic task\n" in page(staff, source="database")
 
     @pytest.mark.usefixtures("of_the_code")
     def test_schedules_from_code_are_listed_when_the_table_is_empty(self, staff: Client) -> None:

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from taskq_core.views import tasks as dashboard_tasks
 from taskq_django import taskq
 from taskq_django.admin.task_rows import TaskRows
-from tests.browser.admin.people import TASKS, enqueue, rows
+from tests.browser.admin.people import TASKS, Site, enqueue, rows
 
 
 def _search_of_ten(self: Any, infos: Any, wanted: Any, *, cursor: str | None = None, limit: int, **_: Any) -> Any:
@@ -58,6 +58,33 @@ def test_a_search_fills_one_page_and_each_click_adds_another(page: Page, monkeyp
     expect(rows(page)).to_have_count(130)
     expect(page.locator("#searchbar_helptext")).to_have_text("All 150 tasks were read, 130 match.")
     assert [cell.get_attribute("title") for cell in ids.all()] == [each.id for each in handles[::-1]]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_on_a_phone_filters_are_folded_above_the_list_and_the_pages_fit(site: Site) -> None:
+    taskq.client.enqueue_many(taskq.remote("note").s(number=number) for number in range(1000))
+    page = site.operator(viewport={"width": 390, "height": 844}).new_page()
+
+    page.goto(f"{TASKS}?p=10")
+
+    assert page.evaluate("document.querySelector('#changelist-filter').getBoundingClientRect().bottom") < 400
+    assert page.evaluate("document.querySelector('#result_list').getBoundingClientRect().top") < 844
+    assert page.evaluate("document.querySelector('.paginator').getBoundingClientRect().right") <= 390
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.locator("#changelist-filter summary", has_text="By state").click()
+    page.locator("#changelist-filter").get_by_role("link", name="pending").click()
+    expect(page.locator("#changelist-filter details[open]")).to_have_count(1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_three_keys_lead_to_the_first_row(page: Page) -> None:
+    enqueue()
+    page.goto(TASKS)
+
+    for key in ("Tab", "Tab", "Enter"):
+        page.keyboard.press(key)
+
+    expect(rows(page).locator(".action-select")).to_be_focused()
 
 
 @pytest.mark.django_db(transaction=True)
