@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from taskq_core.broker.operations import aggregation
+from taskq_core.broker.operations import aggregation, dispatch
 from taskq_core.broker.operations import repair as repair_ops
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.repair import REPAIR_MAX, CheckedTask, Place, Probed, RepairedTask, Suspect
@@ -79,6 +79,12 @@ class FindingKind(StrEnum):
     was evicted. Repair: release the lock."""
     TASK_WITHOUT_LOCK = "task_without_lock"
     """The lock of a unique task is missing. Cause: the lock was evicted. Repair: restore the lock."""
+    STEPS_WITHOUT_TASK = "steps_without_task"
+    """Steps of a task, or values that it emitted, are left without it. Cause: Go's tools deleted the task, or it
+    was evicted. Repair: delete them."""
+    STEP_NOT_LISTED = "step_not_listed"
+    """A running workflow waits for a step whose end nobody would notice. Cause: the list of started steps was evicted
+    or deleted. Repair: add the step to the list. The workflow then learns what became of its task."""
     WRONG_TYPE = "wrong_type"
     """A key has an unexpected type. Cause: another program uses the key. Repair: move the unchanged value to another
     key."""
@@ -169,6 +175,8 @@ class _Pass:
         self._orphans: dict[str, None] = {}  # aggregation sets that their index does not contain
         self._unheld: dict[str, None] = {}  # unique locks whose task ended, is missing, or names another lock
         self._unlocked: dict[str, None] = {}  # keys of tasks that have no unique lock but need one
+        self._records: dict[str, None] = {}  # steps records and emitted values without a task
+        self._unlisted: set[tuple[str, str]] = set()  # unlisted steps of running workflows: queue and step
         self._listed = 0
         self._scanned = 0
         self._seen = BloomFilter(0)
@@ -193,13 +201,17 @@ class _Pass:
             if self._is_full:
                 break
         is_full = self._is_full
-        if self._found or self._orphans or self._unheld or self._unlocked or (self._strange and self._repair):
+        self._unlisted = yield from self._unlisted_steps()
+        damaged = (self._found, self._orphans, self._unheld, self._unlocked, self._records, self._unlisted)
+        if any(damaged) or (self._strange and self._repair):
             yield Pause(self._recheck_s)
         yield from self._set_aside(probed.now_ns)
         yield from self._relist()  # first, because `_recheck` treats a task in an unlisted set as damaged
         yield from self._recheck()
         # Check locks last: whether a task may hold its lock depends on its state, which `_recheck` may repair.
         yield from self._relock()
+        yield from self._drop_records()
+        yield from self._relist_steps()
         return self.report(is_complete=not is_full)
 
     def report(self, *, is_complete: bool) -> ReconcileReport:
@@ -290,6 +302,7 @@ class _Pass:
                 (self._orphans, page.sets),
                 (self._unheld, page.unheld),
                 (self._unlocked, page.unlocked),
+                (self._records, page.records),
             ):
                 for key in keys:
                     if self._is_ours(key) and len(found) < FINDINGS_MAX:
@@ -309,7 +322,8 @@ class _Pass:
 
     def _is_ours(self, key: str) -> bool:
         """Whether a key certainly belongs to this queue. A key with a second `}:` may belong to another queue."""
-        return "}:" not in self._queue.name + key.removeprefix(self._queue.prefix)
+        rest = key.removeprefix(self._queue.prefix).removeprefix(self._queue.own_prefix)
+        return "}:" not in self._queue.name + rest
 
     def _decide(self, task: CheckedTask, began_ns: int) -> Suspect | None:
         """Return the task as a suspect, which is checked again, or None if it looks undamaged."""
@@ -428,6 +442,52 @@ class _Pass:
                     task_id = key.removeprefix(self._queue.task_prefix)
                     detail = f"no task holds lock {_shown(lock)} of this task: the task gets it back"
                     self._add(FindingKind.TASK_WITHOUT_LOCK, task_id, detail, repaired=self._repair)
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    def _drop_records(self) -> RequestPlan[None]:
+        for keys in _batches(list(self._records)):
+            unowned = yield repair_ops.drop_records(self._queue, keys, repair=self._repair)
+            for key in (key for key, is_unowned in zip(keys, unowned, strict=True) if is_unowned):
+                task_id = key.removeprefix(self._queue.own_prefix).partition(":")[2]
+                detail = f"{_shown(key)} belongs to no task: it is deleted"
+                self._add(FindingKind.STEPS_WITHOUT_TASK, task_id, detail, repaired=self._repair)
+
+    def _unlisted_steps(self) -> RequestPlan[set[tuple[str, str]]]:
+        """Return the steps of this queue's running workflows that are not listed as started: queue and step."""
+        found: set[tuple[str, str]] = set()
+        skip, is_last = 0, False
+        while not is_last and len(found) < FINDINGS_MAX:
+            read, steps = yield dispatch.check_workflows(self._queue, skip=skip)
+            skip += read
+            is_last = read < dispatch.CHECKED_WORKFLOWS
+            found |= yield from self._check_steps(steps, repair=False)
+        return found
+
+    def _check_steps(self, steps: Iterable[tuple[str, str]], *, repair: bool) -> RequestPlan[set[tuple[str, str]]]:
+        by_queue: dict[str, list[str]] = {}
+        for name, step in steps:
+            by_queue.setdefault(name, []).append(step)
+        found: set[tuple[str, str]] = set()
+        prefix = self._queue.prefix.removesuffix(f":{{{self._queue.name}}}:")
+        for name, named in by_queue.items():
+            for batch in _batches(named):
+                missing = yield dispatch.relist_steps(QueueKeys(prefix, name), batch, repair=repair)
+                found |= {(name, step) for step, is_missing in zip(batch, missing, strict=True) if is_missing}
+        return found
+
+    def _relist_steps(self) -> RequestPlan[None]:
+        if not self._unlisted:
+            return
+        still = self._unlisted & (yield from self._unlisted_steps())
+        if self._repair:
+            still = yield from self._check_steps(sorted(still), repair=True)
+        for name, step in sorted(still):
+            _, _, task_id, workflow = step.split(" ", 3)
+            detail = (
+                f"workflow {workflow.rpartition(':')[2]} waits for it in queue {name!r}, and its end is not noticed"
+            )
+            self._add(FindingKind.STEP_NOT_LISTED, task_id, detail, repaired=self._repair)
 
 
 def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -64,6 +64,7 @@ class QueueKeys:
         self.combined = own + "combined"  # sorted set: id of an aggregation set with members to delete, by time (s)
         self.steps = own + "wf-steps"  # sorted set: started workflow step, by start (s)
         self.workflows_out = own + "wf-out"  # sorted set: workflow step to start in another queue, by time (ms)
+        self.failed_steps = own + "wf-failed"  # sorted set: failed steps with an archived task by time of failure (s)
         self.workflow_queues = own + "wf-queues"  # set: other queues that contain steps of workflows of this queue
         self.workflow_notes = own + "wf-notes"  # hash: outcomes of steps whose workflow belongs to another queue
         self.workflow_receipts = own + "wf-receipts"  # sorted set: receipt of a step from another queue, by arrival (s)

@@ -3,11 +3,15 @@
 The worker that leads a queue dispatches its due steps, under a lease. The worker that settled a step also dispatches
 the next steps at once, without the lease, because a repeated transfer does no harm. See `taskq_core.workflow.dispatch`
 for the rules.
+
+Go's tools may run the archived task of a failed step again, and Go's workers do not report its success. So every ten
+seconds the leader also checks the failed steps.
 """
 
+import math
 from collections.abc import Mapping
 
-from taskq_core.broker.operations.dispatch import read_due
+from taskq_core.broker.operations.dispatch import SWEEP_MAX, follow_failed, read_due
 from taskq_core.broker.operations.new_tasks import register_queue
 from taskq_core.broker.plans import arun_plan
 from taskq_core.service.loop import Signal, jittered
@@ -15,6 +19,11 @@ from taskq_core.wire import QueueKeys
 from taskq_core.worker.context import WorkerContext, WorkerService
 from taskq_core.worker.leadership import Leadership, Topic
 from taskq_core.workflow.dispatch import Sweep, dispatch
+
+FOLLOW_S = 10.0
+"""Seconds between two checks of the failed steps of a queue."""
+FOLLOWED_MAX = 10_000
+"""Maximum number of failed steps of a queue that are checked: the default size of the archive."""
 
 
 class Dispatcher(WorkerService):
@@ -44,6 +53,7 @@ class Dispatcher(WorkerService):
         for leadership in leaderships.values():
             leadership.signal(self._called)
         self._leads = self._has_checked = False
+        self._followed_at = -math.inf
 
     def call(self, queue: str) -> None:
         """Dispatch the waiting workflow steps of a queue at once, in the background."""
@@ -86,14 +96,43 @@ class Dispatcher(WorkerService):
             sweep = self._sweeps.setdefault(name, Sweep())
             self._urgent |= await self._dispatch_due(self._keys.queue(name), owner="", sweep=sweep)
         self._has_checked = True
+        follow_in_s = await self._follow_failed()
         if not self._urgent:
-            rest_s = self._every_s if self._leads else self._rest_s
-            await self._called.wait_for(jittered(rest_s) if wanted else None)
+            rest_s = (self._every_s if self._leads else self._rest_s) if wanted else math.inf
+            rest_s = min(rest_s, follow_in_s)
+            await self._called.wait_for(None if rest_s == math.inf else jittered(rest_s))
         return 0
 
     def _may_have_work(self, queue: str) -> bool:
         leadership = self._leaderships[queue]
         return not leadership.has_checked or leadership.has(Topic.WORKFLOWS)
+
+    async def _follow_failed(self) -> float:
+        """Check the failed steps if that is due. Return the seconds until the next check, infinity without any."""
+        led = [queue for name, queue in self._queues.items() if self._leaderships[name].has(Topic.FAILED_STEPS)]
+        left_s = self._followed_at + FOLLOW_S - self._context.clock.monotonic()
+        if not led:
+            return math.inf
+        if left_s > 0:
+            return left_s
+        self._followed_at = self._context.clock.monotonic()
+        others: set[str] = set()
+        for queue in led:
+            others |= await self._follow(queue)
+        for name in others - self._queues.keys():
+            await self._follow(self._keys.queue(name))
+        return FOLLOW_S
+
+    async def _follow(self, queue: QueueKeys) -> set[str]:
+        """Check the failed steps of a queue. Return the names of the other queues of its workflows."""
+        first = 0
+        while True:
+            found = await self._runner.run(follow_failed(queue, first=first))
+            if found.has_ends:
+                self._urgent.add(queue.name)
+            first += found.checked - found.gone
+            if found.checked < SWEEP_MAX or first >= FOLLOWED_MAX:
+                return set(found.queues)
 
     async def _dispatch_due(
         self, queue: QueueKeys, *, owner: str, sweep: Sweep | None = None, others: set[str] | None = None

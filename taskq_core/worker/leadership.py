@@ -49,6 +49,8 @@ class Topic(Enum):
 
     WORKFLOWS = "workflows"
     """Workflow steps to dispatch to another queue, or steps whose end may not have been reported."""
+    FAILED_STEPS = "failed_steps"
+    """Failed workflow steps that another program may run again, here or in a queue that only Go workers serve."""
     DEAD_LETTERS = "dead_letters"
     """Archived tasks whose dead letter must be handled."""
     GROUPS = "groups"
@@ -72,6 +74,8 @@ class Topic(Enum):
                     queue.workflows_open,
                     queue.workflows_running,
                 )
+            case Topic.FAILED_STEPS:
+                return (queue.failed_steps, queue.workflow_queues)
             case Topic.DEAD_LETTERS:
                 return (queue.letters,)
             case Topic.GROUPS:

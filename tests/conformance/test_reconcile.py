@@ -433,6 +433,36 @@ class TestAggregationSets:
         assert broker.dump().keys() <= {b"taskq:{default}:rcpt:tm1"}
 
 
+def test_records_of_steps_are_deleted_with_their_task(broker: Broker) -> None:
+    """Go's tools delete a task without its steps and the values that it emitted, which contain data of users."""
+    queue = broker.queue
+    fill(broker)
+    for task_id in ("pending", "scheduled", "gone", "unreadable"):
+        broker.raw.hset(queue.steps_of(task_id), mapping={"of": "1", "s:a": "secret"})
+        broker.raw.xadd(queue.stream_of(task_id), {"v": "secret"})
+    broker.raw.xadd(queue.stream_of("ended"), {"v": "secret"})
+    broker.raw.expire(queue.stream_of("ended"), 60)  # as at the end of a task without retention
+    broker.raw.hset(queue.task("pending"), "taskq_steps", "1")
+    broker.raw.hset(queue.task("scheduled"), "taskq_steps", "2")  # of a later task with the same id
+    broker.raw.hset(queue.quarantined("unreadable"), "taskq_steps", "1")
+    wanted = {queue.steps_of("scheduled"), queue.steps_of("gone"), queue.stream_of("gone")}
+
+    reported, repaired = look(broker), look(broker, repair=True)
+
+    for report, is_repaired in ((reported, False), (repaired, True)):
+        assert {each.kind for each in report.findings} == {FindingKind.STEPS_WITHOUT_TASK}
+        assert {each.detail.split(" ")[0] for each in report.findings} == wanted
+        assert all(each.repaired == is_repaired for each in report.findings)
+    assert not broker.raw.exists(queue.steps_of("scheduled"))
+    assert not broker.raw.exists(queue.steps_of("gone"))
+    assert not broker.raw.exists(queue.stream_of("gone"))
+    for task_id in ("pending", "unreadable"):
+        assert broker.raw.exists(queue.steps_of(task_id))
+        assert broker.raw.exists(queue.stream_of(task_id))
+    assert broker.raw.exists(queue.stream_of("ended"))
+    assert not look(broker).findings
+
+
 def test_a_lock_of_another_type_is_moved_aside(broker: Broker) -> None:
     """No task holds the lock, and it would refuse tasks with this payload forever."""
     lock = broker.queue.unique("t:a", b"")

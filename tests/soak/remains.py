@@ -19,6 +19,7 @@ ALWAYS = (
         "urgent",
         "wake",
         "wf-ended",
+        "wf-failed",
         "wf-open",
         "wf-queues",
     ),

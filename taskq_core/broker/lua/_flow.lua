@@ -45,6 +45,7 @@ local function workflows(own, now)
   local home, prefix = string.sub(tag, 2, -3), (base == 'taskq:' and 'asynq:' or string.sub(base, 1, -7)) .. tag
   flow.prefix = prefix
   local W, kept_s -- key and retention of the current workflow
+  local TAKEN = 'another task has the id of this step'
   local NO_RUN = '00-' .. string.rep('0', 32) .. '-' .. string.rep('0', 16) .. '-00'
 
   -- step_of: return the node, the flag and the key of the workflow from the field taskq_step of a task. Return nothing
@@ -205,7 +206,7 @@ local function workflows(own, now)
     wake(own .. 'wake')
   end
 
-  -- put: store the task of a step in this queue, unless a task with this id exists.
+  -- put: store the task of a step in this queue. Return false if a task with this id exists that is not the step's.
   function flow.put(task_prefix_, id, step, message, start)
     local keys = { prefix = task_prefix_, scheduled = task_prefix_ .. 'scheduled' }
     -- no limits here, because `dequeue` applies the limits of the task
@@ -216,8 +217,10 @@ local function workflows(own, now)
       if is_ready then
         make_pending(task_prefix_, id, band)
       end
+    elseif redis.pcall('HGET', task_prefix_ .. 't:' .. id, 'taskq_step') ~= step then
+      return false
     end
-    return code
+    return true
   end
 
   -- enqueue: enqueue a step. Return the new state of the step, and a reason if this state is 'f' (failed).
@@ -237,7 +240,9 @@ local function workflows(own, now)
     if not message then
       return 'f', problem
     end
-    flow.put(prefix, id, node .. ' ' .. flag .. ' ' .. id .. ' ' .. W, message, start)
+    if not flow.put(prefix, id, node .. ' ' .. flag .. ' ' .. id .. ' ' .. W, message, start) then
+      return 'f', TAKEN
+    end
     return 'p'
   end
 
@@ -565,18 +570,22 @@ local function workflows(own, now)
     return true
   end
 
-  -- revive: run an archived task of this queue again. Return false if the task does not exist.
+  -- revive: run an archived task of a step again, in this queue. If the task runs or has succeeded already, because
+  -- another program has run it again, only list the step again, so that its workflow learns of its end. Return false if
+  -- no task with this id belongs to the step.
   function flow.revive(task_prefix_, id, step)
     local key = task_prefix_ .. 't:' .. id
-    local fields = redis.call('HMGET', key, 'state', 'taskq_priority')
-    local state = fields[1]
-    if state == 'archived' and redis.call('ZREM', task_prefix_ .. 'archived', id) == 1 then
-      redis.call('HSET', key, 'state', 'pending', 'taskq_step', step)
+    local fields = redis.call('HMGET', key, 'state', 'taskq_priority', 'taskq_step')
+    if fields[3] ~= step then
+      return false
+    end
+    redis.call('ZADD', steps, whole(now.s), step)
+    if fields[1] == 'archived' and redis.call('ZREM', task_prefix_ .. 'archived', id) == 1 then
+      redis.call('HSET', key, 'state', 'pending')
       redis.call('HDEL', key, 'pending_since')
-      redis.call('ZADD', steps, whole(now.s), step)
       make_pending(task_prefix_, id, band_of(fields[2], false))
     end
-    return state and state ~= 'completed'
+    return true
   end
 
   -- retry: run a failed step of the current workflow again. Return false if the step has not failed.
@@ -642,6 +651,14 @@ local function workflows(own, now)
     conclude()
   end
 
+  -- refuse: report to the workflow that a step cannot be stored here, unless another outcome of the step waits.
+  function flow.refuse(step)
+    local node, _, of = step_of(step)
+    if node then
+      redis.call('HSETNX', notes, node .. ' ' .. of, 'f=' .. TAKEN)
+    end
+  end
+
   -- settled: report to the workflow that the task of a step has ended in this queue. `outcome` is 'c' (completed), 'd'
   -- (dropped), 'a' (archived) or 'g' (deleted). `result` is the result of the task, or '' to read the result from the
   -- task's hash. `size_and_limit` is given if the result was too large to store. Return the outcome with which the
@@ -665,6 +682,9 @@ local function workflows(own, now)
       problem = outcome == 'd' and 'the task was dropped' or outcome == 'g' and 'the task was deleted' or text_of(message, 7)
       if problem == '' then
         problem = 'the task was archived by hand' -- inspectors archive tasks without an error text
+      end
+      if outcome == 'a' then
+        redis.pcall('ZADD', own .. 'wf-failed', whole(now.s), step) -- Go's tools may run the task again
       end
     end
     redis.call('ZREM', steps, step)

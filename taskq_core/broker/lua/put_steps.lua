@@ -27,8 +27,10 @@ end
 redis.call('DEL', KEYS[7]) -- comes first: after a DEL, even a full Redis allows the writes below
 for i = 6, #ARGV, 5 do
   if not redis.call('ZSCORE', KEYS[5], ARGV[i]) then
-    if not flow.revive(ARGV[3], ARGV[i + 1], ARGV[i + 2]) then
-      flow.put(ARGV[3], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
+    local is_stored = flow.revive(ARGV[3], ARGV[i + 1], ARGV[i + 2])
+      or flow.put(ARGV[3], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
+    if not is_stored then
+      flow.refuse(ARGV[i + 2])
     end
     redis.call('ZADD', KEYS[5], whole(now_s), ARGV[i])
   end

@@ -135,6 +135,72 @@ def record_target(home: QueueKeys, workflow_keys: Sequence[str], *, target: str)
     return script("record_target", keys, args, lambda reply: [replies.shown(each) for each in reply])
 
 
+@dataclass(slots=True)
+class FollowedSteps:
+    """Answer of `follow_failed`.
+
+    Attributes:
+        checked: Number of failed steps that were checked.
+        gone: Number of these steps that are no longer listed.
+        has_ends: Whether outcomes must be sent to another queue.
+        queues: Other queues that steps were sent to, if workflows are stored in this queue.
+    """
+
+    checked: int
+    gone: int
+    has_ends: bool
+    queues: list[str]
+
+
+def follow_failed(queue: QueueKeys, *, first: int = 0, count: int = SWEEP_MAX) -> Operation[FollowedSteps]:
+    """Check failed steps of this queue, and report to their workflows which have succeeded since.
+
+    Taskq's own workers report the end of a task that runs again. Go's workers do not.
+    """
+    keys = (
+        *step_keys(queue),
+        queue.failed_steps,
+        queue.completed,
+        queue.workflow_queues,
+        queue.workflows_running,
+        queue.workflows_ended,
+    )
+    args = (NOW, queue.own_prefix, queue.prefix, first, count)
+
+    def read(reply: Any) -> FollowedSteps:
+        return FollowedSteps(int(reply[0]), int(reply[1]), int(reply[2]) == 1, replies.names(reply[3]))
+
+    return script("follow_failed", keys, args, read)
+
+
+CHECKED_WORKFLOWS = 10
+"""Maximum number of running workflows that one `check_workflows` reads."""
+CHECKED_MEMBERS = 1_000
+"""Maximum number of members of a group that `check_workflows` looks at."""
+
+
+def check_workflows(queue: QueueKeys, *, skip: int) -> Operation[tuple[int, list[tuple[str, str]]]]:
+    """List unfinished steps of running workflows that are not listed as started in this queue.
+
+    The answer is the number of workflows read, at most `CHECKED_WORKFLOWS`, and the queue and the field `taskq_step` of
+    each step. Steps of other queues are always listed.
+    """
+
+    def read(reply: Any) -> tuple[int, list[tuple[str, str]]]:
+        words = iter(replies.names(reply[1:]))
+        return int(reply[0]), [(name or queue.name, step) for name, step in zip(words, words, strict=True)]
+
+    keys = (queue.workflows_running, queue.steps, queue.workflows_out)
+    args = (queue.own_prefix, skip, CHECKED_WORKFLOWS, CHECKED_MEMBERS)
+    return script("check_workflows", keys, args, read)
+
+
+def relist_steps(queue: QueueKeys, steps: Sequence[str], *, repair: bool) -> Operation[list[bool]]:
+    """List steps again as started, at most `SWEEP_MAX`. The answer says of each whether it was missing."""
+    keys = (queue.steps, queue.workflow_notes, queue.absent)
+    return script("relist_steps", keys, (NOW, 1 if repair else 0, *steps), replies.flags)
+
+
 def sweep_steps(queue: QueueKeys, *, first: int = 0, count: int = SWEEP_MAX) -> Operation[tuple[int, int, bool]]:
     """Check started steps, and record the ends that are missing in their workflows.
 

@@ -174,6 +174,7 @@ class Checked:
         sets: Keys of aggregation sets that are missing in the index of sets.
         unheld: Keys of stale unique locks: the task in them does not exist, has ended, or names another lock.
         unlocked: Keys of tasks whose unique lock is missing.
+        records: Keys of steps records and emitted values that belong to no task.
         tasks: The tasks.
     """
 
@@ -182,17 +183,19 @@ class Checked:
     sets: list[str]
     unheld: list[str]
     unlocked: list[str]
+    records: list[str]
     tasks: list[CheckedTask]
 
 
 def _read_checked(reply: Any) -> Checked:
-    words = iter(reply[5:])
+    words = iter(reply[6:])
     return Checked(
         replies.text(reply[0]),
         replies.names(reply[1]),
         replies.names(reply[2]),
         replies.names(reply[3]),
         replies.names(reply[4]),
+        replies.names(reply[5]),
         [
             CheckedTask(
                 replies.name(task_id),
@@ -207,8 +210,9 @@ def _read_checked(reply: Any) -> Checked:
 
 
 def check_stored(queue: QueueKeys, *, cursor: str = "0", count: int = 200) -> Operation[Checked]:
-    """Scan about `count` keys of the server, and check the tasks, groups and locks of the queue among them."""
-    args = (cursor, count, queue.prefix, escape_pattern(queue.prefix) + "[tgu]*:*", MESSAGE_READ_MAX)
+    """Scan about `count` keys of the server. Check the tasks, groups, locks and records of the queue among them."""
+    pattern = f"*{escape_pattern(f'{{{queue.name}}}:')}[gstu]*:*"
+    args = (cursor, count, queue.prefix, pattern, MESSAGE_READ_MAX, queue.own_prefix)
     keys = (queue.lease, queue.groups, *_sets_keys(queue))
     return script("check_stored", keys, args, _read_checked)
 
@@ -223,6 +227,12 @@ def relist(queue: QueueKeys, sets: Sequence[str], *, repair: bool) -> Operation[
     keys = (listed, queue.groups, *removed, queue.absent, *sets)
     args = (NOW, queue.prefix, 1 if repair else 0, len(sets))
     return script("relist", keys, args, replies.flags)
+
+
+def drop_records(queue: QueueKeys, records: Sequence[str], *, repair: bool) -> Operation[list[bool]]:
+    """Delete steps records and emitted values without a task, at most `REPAIR_MAX`. The answer says which have none."""
+    args = (queue.prefix, queue.own_prefix, 1 if repair else 0, len(records))
+    return script("drop_records", tuple(records), args, replies.flags)
 
 
 def relock(queue: QueueKeys, locks: Sequence[str], tasks: Sequence[str], *, repair: bool) -> Operation[list[str]]:

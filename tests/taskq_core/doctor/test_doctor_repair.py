@@ -53,6 +53,11 @@ class Bench:
         self.app.runtime.runner.run(new_tasks.register_queue(self.keys.queues, ("default", "other")))
         self.app.remote("t:b", queue="other", task_id="bystander", unique_for=600).delay()
 
+    def give_steps(self, task_id: str) -> None:
+        """Give a task a record of steps, without expiry."""
+        self.raw.hset(self.queue.task(task_id), "taskq_steps", "1")
+        self.raw.hset(self.queue.steps_of(task_id), "of", "1")
+
     def dump(self, *, but: tuple[bytes, ...] = (RECEIPT,)) -> dict[bytes, bytes | None]:
         """All keys byte for byte, but for some."""
         return {key: self.raw.dump(key) for key in self.raw.scan_iter() if not any(each in key for each in but)}
@@ -233,9 +238,7 @@ KEYS: dict[str, KeyCase] = {
     "a leader that never ends": endless(lambda bench: bench.queue.leader("forwarder")),
     "a leader of another type": misplaced(lambda bench: bench.queue.leader("forwarder")),
     "a scheduler's leader that never ends": endless(lambda bench: bench.keys.scheduler_leader("d")),
-    "steps that never end": KeyCase(
-        do=lambda bench: bench.raw.hset(bench.queue.steps_of("x"), "of", "1"), kind=KeyKind.ENDLESS
-    ),
+    "steps that never end": KeyCase(do=lambda bench: bench.give_steps("pending"), kind=KeyKind.ENDLESS),
     "output of another type": KeyCase(
         do=lambda bench: bench.raw.set(bench.queue.stream_of("x"), "1", ex=60), kind=KeyKind.MISPLACED
     ),

@@ -13,13 +13,19 @@ from taskq_core import (
     WorkflowDefinitionError,
     WorkflowFailedError,
 )
-from taskq_core.broker.operations import actions, dispatch, new_tasks, workflows
+from taskq_core.broker.operations import actions, dispatch, new_tasks, views, workflows
+from taskq_core.broker.plans import run_plan
 from taskq_core.broker.sync import SyncRunner
+from taskq_core.doctor.reading import read_facts
+from taskq_core.doctor.repair import Repairer
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.handles.workflow_plans import damage_named
 from taskq_core.inspector import Inspector
+from taskq_core.repair.reconcile import FindingKind
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.workflow import StepState, Workflow, WorkflowHandle, WorkflowState, chain, chord, group
+from taskq_core.workflow.dispatch import Sweep
+from taskq_core.workflow.dispatch import dispatch as dispatch_plan
 from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
@@ -119,6 +125,17 @@ async def test_cancelling_a_workflow_cancels_its_running_steps(
 
 
 # --- workers without workflows ----------------------------------------------------------------------------------------
+
+
+def drain_dispatches(app: TaskQ) -> None:
+    """Do what dispatchers of the queues do, without a worker."""
+    keys, run = app.runtime.keys, app.runtime.runner.run
+    for _ in range(3):
+        for name in ("default", "go"):
+            due = run(dispatch.read_due(keys.queue(name), owner="", leader_ms=1))
+            run_plan(dispatch_plan(keys, keys.queue(name), due, lambda other: views.ping()), run)
+            if due.steps:
+                run_plan(Sweep().check(keys.queue(name), due), run)
 
 
 def take_as_go_does(server: RedisServer, queue: QueueKeys) -> str:
@@ -240,6 +257,163 @@ async def test_a_workflow_fails_when_its_step_is_deleted(app: TaskQ, go_queue: Q
 
     with pytest.raises(WorkflowFailedError, match="the task was deleted"):
         await handle.aresult(timeout=60)
+
+
+def run_as_go_does(server: RedisServer, queue: QueueKeys, task_id: str) -> None:
+    """Run an archived task again as Go's inspector and asynqmon do."""
+    pipeline = server.client.pipeline(transaction=True)
+    pipeline.zrem(queue.archived, task_id)
+    pipeline.lpush(queue.pending, task_id)
+    pipeline.hset(queue.task(task_id), "state", "pending")
+    pipeline.execute()
+
+
+async def failed_step(
+    app: TaskQ, start: Runner, server: RedisServer, archived_by: str, served_by: str
+) -> tuple[WorkflowHandle, QueueKeys, str]:
+    """Let the first of two steps fail in a queue that Go serves too, or Go alone. Return its workflow, queue and id."""
+    go = app.runtime.keys.queue("go")
+
+    @app.task(name="go:measure", queue="go", max_retry=0)
+    async def measure() -> int:
+        raise ValueError("no way")
+
+    @app.task
+    async def last(size: int) -> int:
+        return size + 1
+
+    await start(queues={"default": 1, "go": 1} if served_by == "both" else {"default": 1})
+    if archived_by == "Go":
+        server.client.set(go.paused, "1")
+    handle = await (measure.s() | last.s()).at_home("default").adelay()
+    if archived_by == "Go":
+        await until(lambda: server.client.llen(go.pending), "the step is in its queue")
+        end_as_go_does(server, go, take_as_go_does(server, go), "archived")
+    with pytest.raises(WorkflowFailedError, match="no way"):
+        await handle.aresult(timeout=60)
+    server.client.set(go.paused, "1")  # from now on only Go takes tasks
+    return handle, go, f"{handle.id}.measure"
+
+
+WAYS = [("Go", "both"), ("Go", "Go alone"), ("taskq", "both")]
+
+
+@pytest.mark.parametrize(("archived_by", "served_by"), WAYS)
+async def test_a_failed_step_that_go_runs_again_continues_its_workflow(
+    clock: Clock, app: TaskQ, start: Runner, redis_server: RedisServer, archived_by: str, served_by: str
+) -> None:
+    handle, go, task_id = await failed_step(app, start, redis_server, archived_by, served_by)
+
+    run_as_go_does(redis_server, go, task_id)
+    end_as_go_does(redis_server, go, take_as_go_does(redis_server, go), "archived")
+    await clock.advance(15)
+    assert (await handle.arefresh()).state is WorkflowState.FAILED
+    run_as_go_does(redis_server, go, task_id)
+    end_as_go_does(redis_server, go, take_as_go_does(redis_server, go), "completed", b"9")
+    await clock.advance(15)
+
+    assert await handle.aresult(timeout=60) == 10
+    assert not redis_server.client.exists(go.failed_steps)
+
+
+@pytest.mark.parametrize("then", ["pending", "active", "completed"])
+@pytest.mark.parametrize(("archived_by", "served_by"), WAYS)
+async def test_a_retry_of_a_failed_step_that_go_has_run_again_ends(
+    clock: Clock, app: TaskQ, start: Runner, redis_server: RedisServer, archived_by: str, served_by: str, then: str
+) -> None:
+    """The task of the step is pending or active again, or has succeeded, when its workflow is retried."""
+    handle, go, task_id = await failed_step(app, start, redis_server, archived_by, served_by)
+    run_as_go_does(redis_server, go, task_id)
+    if then != "pending":
+        take_as_go_does(redis_server, go)
+    if then == "completed":
+        end_as_go_does(redis_server, go, task_id, "completed", b"9")
+
+    await handle.aretry()
+    if then == "pending":
+        take_as_go_does(redis_server, go)
+    if then != "completed":
+        await clock.advance(1)
+        end_as_go_does(redis_server, go, task_id, "completed", b"9")
+    await clock.advance(15)
+
+    assert await handle.aresult(timeout=60) == 10
+
+
+async def test_a_failed_member_that_go_runs_again_completes_its_group(
+    clock: Clock, app: TaskQ, start: Runner, redis_server: RedisServer
+) -> None:
+    go = app.runtime.keys.queue("go")
+
+    @app.task
+    async def total(sizes: list[int]) -> int:
+        return sum(sizes)
+
+    await start(queues={"default": 1})
+    members = group(app.remote("go:measure", queue="go").s(number=number) for number in range(2))
+    handle = await (members | total.s()).at_home("default").adelay()
+    await until(lambda: redis_server.client.llen(go.pending) == 2)
+    end_as_go_does(redis_server, go, take_as_go_does(redis_server, go), "completed", b"1")
+    bad = take_as_go_does(redis_server, go)
+    end_as_go_does(redis_server, go, bad, "archived")
+    with pytest.raises(WorkflowFailedError, match="no way"):
+        await handle.aresult(timeout=60)
+
+    run_as_go_does(redis_server, go, bad)
+    end_as_go_does(redis_server, go, take_as_go_does(redis_server, go), "completed", b"2")
+    await clock.advance(15)
+
+    assert await handle.aresult(timeout=60) == 3
+
+
+async def test_a_step_whose_id_another_task_has_fails(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
+    """Its workflow would wait for it without end."""
+    other = app.runtime.keys.queue("other")
+
+    @app.task
+    async def first() -> None: ...
+
+    @app.task
+    async def last() -> None: ...
+
+    handle = await (first.s() | last.si().using(queue="other")).adelay()
+    await app.remote("foreign", queue="other", task_id=f"{handle.id}.last", run_after=600).adelay()
+    await start(queues=TWO)
+
+    with pytest.raises(WorkflowFailedError, match="another task has the id of this step"):
+        await handle.aresult(timeout=60)
+    assert redis_server.client.exists(other.task(f"{handle.id}.last"))
+
+
+@pytest.mark.parametrize("kind", ["step", "member"])
+@pytest.mark.parametrize("where", ["default", "go"])
+async def test_the_doctor_reports_and_repairs_a_workflow_that_waits_for_an_unlisted_step(
+    app: TaskQ, redis_server: RedisServer, where: str, kind: str
+) -> None:
+    """Without the list of started steps, nobody would notice that Go has ended the step."""
+    queue = app.runtime.keys.queue(where)
+
+    @app.task
+    async def last(size: object) -> str:
+        return f"{size}"
+
+    step = app.remote("go:measure", queue=where).s()
+    handle = await ((step if kind == "step" else group([step])) | last.s()).at_home("default").adelay()
+    drain_dispatches(app)
+    end_as_go_does(redis_server, queue, take_as_go_does(redis_server, queue), "completed", b"9")
+    assert not read_facts(app).queues[0].damage.findings
+    redis_server.client.delete(queue.steps)
+
+    facts = read_facts(app)
+    (finding,) = [each for found in facts.queues for each in found.damage.findings]
+    assert finding.kind is FindingKind.STEP_NOT_LISTED
+    repairer = Repairer(app, facts, recheck_s=0)
+    repairer.work()
+    assert [each.is_done for each in repairer.repairs] == [True]
+    drain_dispatches(app)
+
+    assert {each.name: each.state for each in handle.graph().steps}["last"] is StepState.STARTED
+    assert not any(found.damage.findings for found in read_facts(app).queues)
 
 
 HOMES = {"home": "default", "elsewhere": "other"}
