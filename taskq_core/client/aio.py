@@ -68,7 +68,7 @@ class AsyncClient:
         elif self._hook is not None and await self._hook.adefer(
             lambda: self._blocking.send_deferred(prepared), prepared.handle.mark_rolled_back
         ):
-            prepared.handle.mark_deferred()
+            self._preparer.defer(prepared)
         else:
             await self._send(prepared)
         return prepared.handle
@@ -107,18 +107,17 @@ class AsyncClient:
 
         If the caller is cancelled, the batch that is being sent is still enqueued.
         """
-        prepared = self._batches(calls)
         result = BulkResult(self._preparer.handle)
         waiting: list[Batch] = []
         if self._outbox is not None:
-            await self._outbox.asend_many(prepared, result)
+            await self._outbox.asend_many(self._batches(calls, is_deferred=True), result)
         elif self._hook is not None and await self._hook.adefer(
             lambda: self._blocking.send_deferred_batches(waiting, result), result.mark_rolled_back
         ):
-            waiting += [batch async for batch in prepared]
+            waiting += [batch async for batch in self._batches(calls, is_deferred=True)]
             result.defer(waiting)
         else:
-            await self._send_batches(prepared, result)
+            await self._send_batches(self._batches(calls), result)
         return result
 
     async def _send_batches(self, prepared: AsyncIterator[Batch], result: BulkResult) -> None:
@@ -149,13 +148,13 @@ class AsyncClient:
             if self._observer.wants_enqueued():
                 await self._observer.anotify_enqueued(result[:])
 
-    async def _batches(self, calls: Calls) -> AsyncIterator[Batch]:
+    async def _batches(self, calls: Calls, *, is_deferred: bool = False) -> AsyncIterator[Batch]:
         middleware = self._preparer.middleware
         if not isinstance(calls, AsyncIterable) and not middleware.sees_calls:
-            for batch in batches(self._preparer, calls):
+            for batch in batches(self._preparer, calls, is_deferred=is_deferred):
                 yield batch
             return
-        filler = BatchFiller(self._preparer)
+        filler = BatchFiller(self._preparer, is_deferred=is_deferred)
         async for call in aiterate(calls):
             full = filler.add(await middleware.aoutgoing(call))
             if full is not None:

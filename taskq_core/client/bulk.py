@@ -81,10 +81,11 @@ class Batch:
 
 
 class BatchFiller:
-    """Collects calls into one batch per queue."""
+    """Collects calls into one batch per queue. With `is_deferred`, the batches are sent later, at a commit."""
 
-    def __init__(self, preparer: Preparer) -> None:
+    def __init__(self, preparer: Preparer, *, is_deferred: bool = False) -> None:
         self._preparer = preparer
+        self._is_deferred = is_deferred
         self._open: dict[object, Batch] = {}
 
     def add(self, call: Signature[Any]) -> Batch | None:
@@ -97,7 +98,8 @@ class BatchFiller:
         kind: object = queue.name if plan.confirm is None else (queue.name, plan.confirm)
         batch = self._open.get(kind)
         if batch is None:
-            batch = self._open[kind] = Batch(queue, preparer.tracing.start_batch(queue.name))
+            span = preparer.tracing.start_batch(queue.name, is_deferred=self._is_deferred)
+            batch = self._open[kind] = Batch(queue, span)
         name, task_id = call.task.name, plan.task_id or new_task_id()
         payload = call.task.encode(call.args, call.kwargs)
         if len(payload) >= PAYLOAD_WARNS:
@@ -115,9 +117,9 @@ class BatchFiller:
         return [batch for batch in self._open.values() if batch.tasks]
 
 
-def batches(preparer: Preparer, calls: Iterable[Signature[Any]]) -> Iterator[Batch]:
+def batches(preparer: Preparer, calls: Iterable[Signature[Any]], *, is_deferred: bool = False) -> Iterator[Batch]:
     """Yield full batches of calls, one queue in each. At the end, yield the batches that are not full."""
-    filler = BatchFiller(preparer)
+    filler = BatchFiller(preparer, is_deferred=is_deferred)
     for call in calls:
         batch = filler.add(call)
         if batch is not None:

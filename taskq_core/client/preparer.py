@@ -75,14 +75,19 @@ class Prepared(Generic[R]):
 
     def failure(self, cause: BrokerError) -> EnqueueError:
         """Return the error for a request that failed."""
-        facts = (self.handle.name, self.handle.queue, self.handle.id, str(cause))
-        error: EnqueueError
-        if isinstance(cause, BrokerReplicationError):
-            error = NotReplicatedError(*facts, cause.wanted, cause.confirmed)
-        else:
-            error = EnqueueUnknownError(*facts) if cause.may_have_happened else EnqueueError(*facts)
-        error.__cause__ = cause
-        return error
+        return failure(self.handle.name, self.handle.queue, self.handle.id, cause)
+
+
+def failure(name: str, queue: str, task_id: str, cause: BrokerError) -> EnqueueError:
+    """Return the error of a task whose request failed."""
+    facts = (name, queue, task_id, str(cause))
+    error: EnqueueError
+    if isinstance(cause, BrokerReplicationError):
+        error = NotReplicatedError(*facts, cause.wanted, cause.confirmed)
+    else:
+        error = EnqueueUnknownError(*facts) if cause.may_have_happened else EnqueueError(*facts)
+    error.__cause__ = cause
+    return error
 
 
 def failures(sent: Sequence[Prepared[Any]], cause: BrokerError) -> list[EnqueueError]:
@@ -209,6 +214,16 @@ class Preparer:
         if limit:
             headers[HEADER] = limit
         return encode_headers(headers)
+
+    def defer(self, prepared: Prepared[Any]) -> None:
+        """Mark a task as deferred: it was created, and is sent later or never."""
+        prepared.handle.mark_deferred()
+        prepared.span.end_as_created(prepared.queue.name)
+
+    def begin_sending(self, prepared: Prepared[Any]) -> None:
+        """Start the span of the send of a deferred task."""
+        handle, created = prepared.handle, prepared.span.span_context
+        prepared.span = self.tracing.start_sending(handle.queue, [created], handle.name, handle.id)
 
     def record_sent(self, prepared: Prepared[Any], error: EnqueueError | None, started: float) -> None:
         """Close the span of a sent task and count the task. `started` is the monotonic time at which it was sent."""

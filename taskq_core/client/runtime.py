@@ -86,7 +86,7 @@ class Runtime:
                 opened=preparer.metrics.circuit_opened,
                 consequence="tasks now wait in the outbox",
             )
-            self.outbox = OutboxSender(outbox, self.delivery, circuit=shortcut, preparer=preparer)
+            self.outbox = OutboxSender(outbox, self.delivery, circuit=shortcut, observer=preparer.observer)
         self.client = Client(sender, hook=hook, outbox=self.outbox)
         self.async_client = AsyncClient(sender, blocking=self.client, hook=hook, outbox=self.outbox)
         self._own = Store(endpoint=self.endpoint, runner=self.runner, async_runner=self.async_runner)

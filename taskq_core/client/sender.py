@@ -167,6 +167,7 @@ class Sender:
     def store_batch(self, batch: Batch, result: BulkResult, wait: Wait) -> SendPlan[None]:
         """Store a batch and add its tasks to the result. While the queue is full, wait and send refused tasks again."""
         started = time.monotonic()
+        batch.span.begin()
         count = len(batch.tasks)
         wait.renew()
         try:

@@ -102,7 +102,7 @@ class Client:
         if outbox is not None:
             outbox.send(prepared)
         elif hook is not None and hook.defer(partial(self.send_deferred, prepared), prepared.handle.mark_rolled_back):
-            prepared.handle.mark_deferred()
+            self._preparer.defer(prepared)
         else:
             self._send(prepared, self._sender.timeout_s, self._sender.wait)
             if self._observer.wants_enqueued():
@@ -111,6 +111,7 @@ class Client:
 
     def send_deferred(self, prepared: Prepared[Any]) -> None:
         """Send a task whose transaction has committed. Store an error in the handle, and raise it."""
+        self._preparer.begin_sending(prepared)
         backoff, timeout_s = self._backoff, self._sender.timeout_s
         failed_lately = time.monotonic() - backoff.unavailable_at < timeout_s
         try:
@@ -197,18 +198,18 @@ class Client:
         if middleware.sees_calls:
             calls = map(middleware.outgoing, calls)
         result = BulkResult(self._preparer.handle)
-        prepared = batches(self._preparer, calls)
         waiting: list[Batch] = []
         outbox, hook = (self._outbox, self._hook) if hook is None else (None, hook)
         if outbox is not None:
-            outbox.send_many(prepared, result)
+            outbox.send_many(batches(self._preparer, calls, is_deferred=True), result)
         elif hook is not None and hook.defer(
             partial(self.send_deferred_batches, waiting, result), result.mark_rolled_back
         ):
-            waiting += list(prepared)  # `list` prepares all calls first, so that an error sends nothing
+            # `list` prepares all calls first, so that an error sends nothing
+            waiting += list(batches(self._preparer, calls, is_deferred=True))
             result.defer(waiting)
         else:
-            self._send_batches(prepared, result, self._sender.wait)
+            self._send_batches(batches(self._preparer, calls), result, self._sender.wait)
         return result
 
     def send_deferred_batches(self, waiting: Sequence[Batch], result: BulkResult) -> None:

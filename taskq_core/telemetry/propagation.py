@@ -163,6 +163,11 @@ def sender_of(context: Context) -> SpanContext:
     return get_current_span(context).get_span_context()
 
 
+def sender_in(headers: Mapping[str, str]) -> SpanContext:
+    """Return the span context in a task's headers. If they contain no trace, the span context is not valid."""
+    return sender_of(extract(headers, baggage=False))
+
+
 def current_ids(context: Context | None = None) -> tuple[str, str]:
     """Return the hexadecimal ids of trace and span of a context (default: the current one); "" without a span."""
     span = get_current_span(context).get_span_context()

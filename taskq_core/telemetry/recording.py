@@ -6,7 +6,7 @@ Without an SDK, or in a trace that is not sampled, the span objects contain only
 import logging
 import os
 import socket
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -91,6 +91,7 @@ class Recording:
         body_size: int = 0,
         links: Sequence[Link] = (),
         context: Context | None = None,
+        operation: str = names.SEND,
     ) -> "ProducerSpan":
         """Start the span `send <queue>`, as a child of the current span.
 
@@ -101,23 +102,31 @@ class Recording:
             body_size: Size of the payload in bytes.
             links: Links to further origins, for example the members of a group that were combined into one task.
             context: Replaces the current context as the parent.
+            operation: `send`, or `create` for a task that is sent in the span of another operation.
         """
         parent = context_api.get_current() if context is None else context
         if self.tracer() is None or self.drops(propagation.sender_of(parent)):
             return ProducerSpan(self, None, parent) if parent else self._without_trace
-        attributes = self.attributes(names.SEND, queue, task_type, task_id, body_size)
-        span = self.start(names.SEND, queue, SpanKind.PRODUCER, parent, attributes, links=links)
+        attributes = self.attributes(operation, queue, task_type, task_id, body_size)
+        span = self.start(operation, queue, SpanKind.PRODUCER, parent, attributes, links=links)
         return ProducerSpan(self, span, parent if span is None else trace.set_span_in_context(span, parent))
 
-    def start_batch(self, queue: str) -> "BatchSpan":
+    def start_batch(self, queue: str, *, is_deferred: bool = False) -> "BatchSpan":
         """Start the span `send <queue>` of a bulk enqueue, as a child of the current span.
 
         The span has the kind client. The producers are the spans `create <queue>`, one per task, which the runs
         continue. Without such spans, the span of the batch is the producer.
+
+        Args:
+            queue: Queue of the tasks.
+            is_deferred: The tasks are sent later, so the span begins with `BatchSpan.begin`. If tasks have no spans
+                `create`, the runs continue the current span.
         """
         parent = context_api.get_current()
         if self.tracer() is None or self.drops(propagation.sender_of(parent)):
             return BatchSpan(self, queue, None, parent)
+        if is_deferred:
+            return BatchSpan(self, queue, None, parent, is_deferred=True)
         kind = SpanKind.CLIENT if self.creates_spans else SpanKind.PRODUCER
         span = self.start(names.SEND, queue, kind, parent, self.attributes(names.SEND, queue, None))
         if span is None:
@@ -126,6 +135,36 @@ class Recording:
         if not (is_sampled and self.creates_spans):
             parent = trace.set_span_in_context(span, parent)
         return BatchSpan(self, queue, span if is_sampled else None, parent)
+
+    def start_sending(
+        self,
+        queue: str,
+        created: Iterable[SpanContext],
+        task_type: str | None = None,
+        task_id: str | None = None,
+        *,
+        body_size: int | None = None,
+    ) -> "ProducerSpan":
+        """Start the span `send <queue>` of tasks that were created earlier, as a child of the current span.
+
+        It has the kind client, and links to the spans `create` of the tasks. Without a sampled span among them, nothing
+        is recorded.
+
+        Args:
+            queue: Queue of the tasks.
+            created: The spans `create` of the tasks.
+            task_type: Name of the task, if it is only one.
+            task_id: Id of the task, if it is only one.
+            body_size: Size of the payload in bytes, if it is only one task.
+        """
+        parent = context_api.get_current()
+        unique = {(each.trace_id, each.span_id): Link(each) for each in created if each.trace_flags.sampled}
+        span = None
+        if unique and self.tracer() is not None:
+            attributes = self.attributes(names.SEND, queue, task_type, task_id, body_size)
+            links = list(unique.values())
+            span = self.start(names.SEND, queue, SpanKind.CLIENT, parent, attributes, links=links)
+        return ProducerSpan(self, span, parent)
 
     def start(
         self,
@@ -241,20 +280,30 @@ class TaskSpan:
 class ProducerSpan(TaskSpan):
     """The span of one enqueue, from `Tracing.start_producer`.
 
-    It may be ended at any later time in any thread. A span that is never ended is not exported. The span of a task
-    whose transaction was rolled back is therefore never ended.
+    It may be ended at any later time in any thread. A span that is never ended is not exported.
     """
 
     __slots__ = ()
 
-    def end(self, error: BaseException | None = None) -> None:
+    def end(self, error: BaseException | None = None, *, count: int = 0) -> None:
         """End the span; further calls do nothing.
 
         Args:
             error: Why the task was not enqueued, or None if it was.
+            count: Number of tasks of a batch, 0 for a single task.
         """
+        self._finish(error, attributes={names.BATCH_COUNT: count} if count else None)
+
+    def end_as_created(self, queue: str) -> None:
+        """End the span as `create <queue>`, because the task is sent later, or never after a rollback."""
         if self.span is not None and self.span.is_recording():
-            self._recording.finish(self.span, error)
+            self.span.update_name(f"{names.CREATE} {queue}")
+            self._finish(None, attributes={names.OPERATION_NAME: names.CREATE, names.OPERATION_TYPE: names.CREATE})
+
+    @property
+    def span_context(self) -> SpanContext:
+        """The span that the run of the task continues. Not valid without a trace."""
+        return propagation.sender_of(self.context)
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -277,17 +326,31 @@ class BatchSpan(TaskSpan):
     If the tasks have no spans, they all get the headers in `trace_headers`.
     """
 
-    __slots__ = ("_created", "_queue")
+    __slots__ = ("_created", "_is_deferred", "_queue")
 
-    def __init__(self, recording: Recording, queue: str, span: Span | None, context: Context) -> None:
+    def __init__(
+        self, recording: Recording, queue: str, span: Span | None, context: Context, *, is_deferred: bool = False
+    ) -> None:
         super().__init__(recording, span, context)
         self._queue = queue
+        self._is_deferred = is_deferred
         self._created: list[Link] = []
 
     @property
     def has_spans(self) -> bool:
         """Whether each task of the bulk enqueue has its own span and trace headers."""
-        return self.span is not None and self._recording.creates_spans
+        return (self._is_deferred or self.span is not None) and self._recording.creates_spans
+
+    def begin(self) -> None:
+        """Start the span of a batch that is sent later than it was created. Otherwise do nothing."""
+        if not self._is_deferred or self.span is not None:
+            return
+        if not self._created or any(each.context.trace_flags.sampled for each in self._created):
+            recording, attributes = self._recording, self._recording.attributes(names.SEND, self._queue, None)
+            self.span = recording.start(
+                names.SEND, self._queue, SpanKind.CLIENT, context_api.get_current(), attributes, links=self._created
+            )
+            self._created = []
 
     def create(self, task_type: str, task_id: str, body_size: int) -> Mapping[str, str]:
         """Record the span `create <queue>` of one task, and return the headers that continue its trace."""

@@ -122,12 +122,8 @@ class Tracing(Recording):
         """Return links to the spans in the headers of some tasks, without duplicates. Return none without an SDK."""
         if self.tracer() is None:
             return []
-        found: dict[tuple[int, int], Link] = {}
-        for headers in tasks:
-            sender = propagation.sender_of(propagation.extract(headers, baggage=False))
-            if sender.is_valid:
-                found.setdefault((sender.trace_id, sender.span_id), Link(sender))
-        return list(found.values())
+        senders = map(propagation.sender_in, tasks)
+        return list({(each.trace_id, each.span_id): Link(each) for each in senders if each.is_valid}.values())
 
     def start_consumer(
         self,

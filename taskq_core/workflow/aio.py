@@ -84,8 +84,12 @@ class AsyncWorkflowClient:
             result_type=graph.result_type,
         )
         if self._outbox is not None:
-            with outgoing.span.current():
+            try:
                 await self._outbox.asend_workflow(outgoing.rows(), handle)
+            except BaseException as error:
+                outgoing.span.end(error)
+                raise
+            outgoing.span.end_as_created(outgoing.home.name)
             return handle
         batches: list[Batch] = []
         hook = hook or self._hook
@@ -93,7 +97,7 @@ class AsyncWorkflowClient:
             lambda: self._send_deferred(outgoing, handle, batches), handle.mark_rolled_back
         ):
             batches += [batch async for batch in self._batches(outgoing)]
-            handle.mark_deferred()
+            outgoing.defer(handle)
             return handle
         await self.send(outgoing, handle, self._batches(outgoing))
         return handle

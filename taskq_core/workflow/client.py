@@ -38,6 +38,7 @@ class WorkflowClients:
         """Send a workflow whose transaction has committed. Record an error in its handle, and raise it."""
         if handle.is_sent:  # `enqueue` has already raised an encoding error
             return
+        outgoing.begin_sending()
         try:
             self.blocking.send(outgoing, handle, iter(batches))
         except BaseException as error:

@@ -19,6 +19,7 @@ from taskq_core.errors import (
     TaskArgumentsError,
     WorkflowDefinitionError,
 )
+from taskq_core.handles.workflow import WorkflowHandle
 from taskq_core.handles.workflow_plans import FAILED
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Peeked, Signature
@@ -26,7 +27,7 @@ from taskq_core.tasks.options import TaskOptions
 from taskq_core.tasks.plan import Plan
 from taskq_core.tasks.remote import RemoteTask
 from taskq_core.tasks.task import Task
-from taskq_core.telemetry import LINKS, LINKS_MAX, NO_RUN, ProducerSpan
+from taskq_core.telemetry import LINKS, LINKS_MAX, NO_RUN, ProducerSpan, names
 from taskq_core.wire import Keys, QueueKeys
 from taskq_core.wire.ids import new_task_id, new_token
 from taskq_core.workflow.graph import Before, Failure, Graph, Node, Result
@@ -100,6 +101,16 @@ class Outgoing:
         except BaseException as error:
             span.end(error)
             raise
+
+    def defer(self, handle: WorkflowHandle) -> None:
+        """Mark a workflow as deferred: it was created, and is sent later or never."""
+        handle.mark_deferred()
+        self.span.end_as_created(self.home.name)
+
+    def begin_sending(self) -> None:
+        """Start the span of the send of a deferred workflow."""
+        created = [self.span.span_context]
+        self.span = self._preparer.tracing.start_sending(self.home.name, created, self.title, self.id)
 
     @property
     def title(self) -> str:
@@ -295,14 +306,16 @@ class Outgoing:
         return [*pieces, _piece(b"L", b"}" if is_named else b"]")]
 
     def _trace(self) -> None:
-        """Start a span `send` for each step and group. The later run of the step continues the trace of this span."""
+        """Record a span `create` for each step and group. The run of the step continues the trace of this span."""
         tracing, graph = self._preparer.tracing, self.graph
         if not tracing.is_active or len(graph.nodes) == 1:
             return
         for number, node in enumerate(graph.nodes):
             queue = self.home if node.call is None else self._preparer.plan(node.call.task).queue
             name = node.name if node.call is None else node.call.task.name
-            span = tracing.start_producer(queue.name, name, self.task_id(node), context=self.span.context)
+            span = tracing.start_producer(
+                queue.name, name, self.task_id(node), context=self.span.context, operation=names.CREATE
+            )
             self._traces[number] = span.trace_headers()
             span.end()
 

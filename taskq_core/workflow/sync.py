@@ -83,8 +83,12 @@ class WorkflowClient:
             result_type=graph.result_type,
         )
         if self._outbox is not None:
-            with outgoing.span.current():
+            try:
                 self._outbox.send_workflow(outgoing.rows(), handle)
+            except BaseException as error:
+                outgoing.span.end(error)
+                raise
+            outgoing.span.end_as_created(outgoing.home.name)
             return handle
         batches: list[Batch] = []
         hook = hook or self._hook
@@ -92,7 +96,7 @@ class WorkflowClient:
             lambda: self._send_deferred(outgoing, handle, batches), handle.mark_rolled_back
         ):
             batches += list(self._batches(outgoing))
-            handle.mark_deferred()
+            outgoing.defer(handle)
             return handle
         self.send(outgoing, handle, self._batches(outgoing))
         return handle

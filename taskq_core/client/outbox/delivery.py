@@ -3,16 +3,29 @@
 import logging
 import math
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TypeVar
 
 from taskq_core.broker.operations import diagnosis, new_tasks, outbox, workflows
 from taskq_core.broker.operations.new_tasks import HELD, Codes, NewTask, StoreCode
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Confirmation, Operation
+from taskq_core.client.bulk import LINKED_MAX
 from taskq_core.client.outbox.table import OutboxRow, OutboxTable
+from taskq_core.client.preparer import failure
 from taskq_core.client.sender import Sender, give_back_slot, take_slot
-from taskq_core.errors import BrokerError, BrokerUnavailableError
+from taskq_core.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    DuplicateTaskError,
+    TaskIdConflictError,
+    WireFormatError,
+)
+from taskq_core.telemetry import ProducerSpan, type_name
+from taskq_core.telemetry.propagation import TRACEPARENT, sender_in
 from taskq_core.wire import (
     EXPIRES,
     PRIORITY,
@@ -37,6 +50,15 @@ CLAIM_BYTES = 4 * BATCH_BYTES
 """Total size of messages in bytes. A claim that has reached this size takes no further row."""
 PUT_OFF_S = 5.0
 """Seconds until a row is sent again after Redis refused it because its queue was full."""
+_IN_REDIS = frozenset((StoreCode.STORED, StoreCode.STORED_BEFORE, *HELD))
+"""Codes of rows whose task, or the existing task in its place, is in Redis."""
+_REFUSALS = {
+    StoreCode.DUPLICATE: type_name(DuplicateTaskError("", "", "")),
+    StoreCode.ID_CONFLICT: type_name(TaskIdConflictError("", "", "")),
+}
+_WAITS = "waits"
+_TRACEPARENT = re.compile(rb"traceparent\x12\x37(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})")
+"""The header of a trace in an encoded message: its name, the protobuf tag and length of the value, and the value."""
 _CONTROLS = re.compile(f"{EXPIRES}|{PRIORITY}".encode())
 T = TypeVar("T")
 
@@ -95,7 +117,8 @@ class Delivery:
         left: list[str] = []
         put_off: list[str] = []
         is_away = False
-        for queue, batch in _batches(rows):
+        most = LINKED_MAX if self._sender.preparer.tracing.is_active else BATCH_MAX
+        for queue, batch in _batches(rows, most):
             if is_away:
                 left += [row.receipt for row in batch]
                 continue
@@ -122,6 +145,39 @@ class Delivery:
         return delivered
 
     def _send(self, queue: str, batch: Sequence[OutboxRow], ends_ms: int, patience_s: float) -> Codes:
+        """Send a batch, record its span `send`, and count its tasks."""
+        started = time.monotonic()
+        span = self._start_span(queue, batch)
+        try:
+            codes = self._store(queue, batch, ends_ms, patience_s)
+        except BaseException as error:
+            shown = error
+            if isinstance(error, BrokerError):
+                shown = failure(batch[0].name, queue, batch[0].task.task_id, error)
+                self._count(queue, batch, [type_name(shown)] * len(batch), started)
+            span.end(shown, count=_batch_count(batch))
+            raise
+        self._count(queue, batch, [_error_type(code) for code in codes], started)
+        span.end(count=_batch_count(batch))
+        return codes
+
+    def _start_span(self, queue: str, batch: Sequence[OutboxRow]) -> ProducerSpan:
+        tracing = self._sender.preparer.tracing
+        created = [sender_in(each) for row in batch for each in _created(row)] if tracing.is_active else []
+        if len(batch) > 1:
+            return tracing.start_sending(queue, created)
+        return tracing.start_sending(queue, created, batch[0].name, batch[0].task.task_id)
+
+    def _count(self, queue: str, batch: Sequence[OutboxRow], errors: Sequence[str | None], started: float) -> None:
+        """Count the tasks of a batch by name and error. Tasks that wait for a later delivery are not counted yet."""
+        duration_s: float | None = time.monotonic() - started
+        for (name, error_type), count in Counter(zip((row.name for row in batch), errors, strict=True)).items():
+            if error_type != _WAITS and not batch[0].is_workflow:
+                metrics = self._sender.preparer.metrics
+                metrics.sent(queue, name, count, duration_s=duration_s, error_type=error_type)
+                duration_s = None  # record the duration once for each script call
+
+    def _store(self, queue: str, batch: Sequence[OutboxRow], ends_ms: int, patience_s: float) -> Codes:
         try:
             self._run(new_tasks.register_queue(self._keys.queues, (queue,)), patience_s)
         except BrokerError as error:
@@ -147,11 +203,10 @@ class Delivery:
         """Record the outcomes of rows in `delivered`. Return the receipts of rows whose queue is full."""
         put_off = []
         for row, (code, holder) in zip(batch, codes.each(), strict=True):
-            if code in (StoreCode.STORED, StoreCode.STORED_BEFORE):
+            if code in _IN_REDIS:
                 delivered.stored.append(row.receipt)
-            elif code in HELD:
-                delivered.stored.append(row.receipt)
-                delivered.existing[row.receipt] = holder
+                if code in HELD:
+                    delivered.existing[row.receipt] = holder
             elif code == StoreCode.FULL:
                 put_off.append(row.receipt)
             elif code != StoreCode.TOO_LATE:  # TOO_LATE: another sender has claimed the row, so it stays
@@ -226,8 +281,29 @@ def _marks(row: OutboxRow) -> str:
     return marks + expiry_mark(expiry, timeout_s=0 if message.deadline else message.timeout, waited_s=waited_s)
 
 
-def _batches(rows: Sequence[OutboxRow]) -> Iterator[tuple[str, list[OutboxRow]]]:
-    """Yield batches of rows, each for one script call.
+def _error_type(code: str) -> str | None:
+    """Return the type of the error of a row for metrics, None if the task is in Redis."""
+    return None if code in _IN_REDIS else _REFUSALS.get(StoreCode(code), _WAITS)
+
+
+def _created(row: OutboxRow) -> Iterable[Mapping[str, str]]:
+    """Return the headers of a row's task, or the traces of the steps in a part of a workflow."""
+    if row.is_workflow:
+        found = dict.fromkeys(_TRACEPARENT.findall(row.task.message))
+        return [{TRACEPARENT: each.decode()} for each in islice(found, LINKED_MAX)]
+    try:
+        return [decode_message(row.task.message).headers]
+    except WireFormatError:
+        return []
+
+
+def _batch_count(batch: Sequence[OutboxRow]) -> int:
+    """Return the number of tasks for the span of a batch. As OpenTelemetry's conventions say, 0 for a single task."""
+    return len(batch) if len(batch) > 1 else 0
+
+
+def _batches(rows: Sequence[OutboxRow], most: int) -> Iterator[tuple[str, list[OutboxRow]]]:
+    """Yield batches of at most `most` rows, each for one script call.
 
     A batch has consecutive rows of one queue with the same confirmation by replicas.
 
@@ -243,7 +319,7 @@ def _batches(rows: Sequence[OutboxRow]) -> Iterator[tuple[str, list[OutboxRow]]]
         for row in waiting:
             batch.append(row)
             size += len(row.task.message)
-            if len(batch) >= BATCH_MAX or size >= BATCH_BYTES:
+            if len(batch) >= most or size >= BATCH_BYTES:
                 yield queue, batch
                 batch, size = [], 0
         if batch:

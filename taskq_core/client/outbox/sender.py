@@ -6,7 +6,6 @@ relay of a worker moves the rows that are left. A handle counts as sent only whe
 """
 
 import logging
-import time
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,9 +15,10 @@ from taskq_core.client.bulk import Batch, BulkResult
 from taskq_core.client.circuit import Circuit
 from taskq_core.client.outbox.delivery import Delivered, Delivery
 from taskq_core.client.outbox.table import Outbox, OutboxRow, OutboxTable
-from taskq_core.client.preparer import Prepared, Preparer, refusal
+from taskq_core.client.preparer import Prepared, refusal
 from taskq_core.errors import BrokerError, CircuitOpenError
 from taskq_core.handles.workflow import WorkflowHandle
+from taskq_core.tasks.observer import Observer
 from taskq_core.wire.ids import new_token
 
 logger = logging.getLogger("taskq.outbox")
@@ -35,7 +35,7 @@ class OutboxSender:
         delivery: Moves rows to Redis.
         circuit: Decides whether to try the move. It is separate from the circuit breaker of direct enqueues, because it
             opens after a single failure.
-        preparer: Closes spans and counts tasks.
+        observer: Is notified of tasks after their commit.
     """
 
     def __init__(
@@ -44,13 +44,12 @@ class OutboxSender:
         delivery: Delivery,
         *,
         circuit: Circuit,
-        preparer: Preparer,
+        observer: Observer,
     ) -> None:
-        self._observer = preparer.observer
+        self._observer = observer
         self._outbox = outbox
         self._delivery = delivery
         self.circuit = circuit
-        self._preparer = preparer
 
     # --- one task -----------------------------------------------------------------------------------------------------
 
@@ -69,8 +68,10 @@ class OutboxSender:
 
     @contextmanager
     def _writing(self, prepared: Prepared[Any]) -> Iterator[tuple[list[OutboxRow], Callable[[OutboxTable], None]]]:
-        """Yield the row of a task, and the function to call after its commit. At the end, close the task's span."""
-        started = time.monotonic()
+        """Yield the row of a task, and the function to call after its commit. At the end, close the task's span.
+
+        The span has only created the task. The delivery has the span of the send, and counts the task.
+        """
         handle = prepared.handle
         handle.mark_deferred()
         row = OutboxRow(receipt=new_token(), queue=handle.queue, name=handle.name, task=prepared.task)
@@ -90,12 +91,12 @@ class OutboxSender:
 
         try:
             yield [row], committed
-            if handle.send_error is not None:  # without a transaction, the task was refused during the write
-                raise handle.send_error
         except BaseException as error:
             prepared.span.end(error)
             raise
-        self._preparer.record_sent(prepared, None, started)
+        prepared.span.end_as_created(handle.queue)
+        if handle.send_error is not None:  # without a transaction, the task was refused during the write
+            raise handle.send_error
 
     # --- many ---------------------------------------------------------------------------------------------------------
 
@@ -105,7 +106,6 @@ class OutboxSender:
         for part in [list(batches)] if is_deferred else ([batch] for batch in batches):
             rows, committed = self._begin_many(part, result, is_deferred)
             self._outbox.write(rows, committed, result.mark_rolled_back)
-            self._record_sent(part)
 
     async def asend_many(self, batches: AsyncIterable[Batch], result: BulkResult) -> None:
         """Write the rows of batches. Like `send_many`, for coroutines."""
@@ -119,7 +119,6 @@ class OutboxSender:
     async def _asend_part(self, part: Sequence[Batch], result: BulkResult, is_deferred: bool) -> None:
         rows, committed = self._begin_many(part, result, is_deferred)
         await self._outbox.awrite(rows, committed, result.mark_rolled_back)
-        self._record_sent(part)
 
     def _begin_many(
         self, batches: Sequence[Batch], result: BulkResult, is_deferred: bool
@@ -153,12 +152,6 @@ class OutboxSender:
         if is_deferred:
             result.defer(batches)
         return rows, committed
-
-    def _record_sent(self, batches: Sequence[Batch]) -> None:
-        for batch in batches:
-            batch.span.end()
-            for (name, _), count in batch.count().items():
-                self._preparer.metrics.sent(batch.queue.name, name, count)
 
     # --- workflows ----------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 
 from taskq_core import (
     CircuitState,
@@ -34,6 +41,7 @@ from taskq_core.client.outbox.sender import PATIENCE_S
 from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError
 from taskq_core.inspector import Inspector
 from taskq_core.settings import EnqueueMode
+from taskq_core.telemetry import type_name
 from taskq_core.worker import Worker, WorkerConfig
 from tests.outboxes import AsyncSQLAlchemyUnderTest, DjangoOutbox, OutboxUnderTest, SQLAlchemyUnderTest
 from tests.redis_server import RedisServer
@@ -496,6 +504,111 @@ def test_an_invalid_workflow_leaves_no_row(outbox: OutboxUnderTest) -> None:
         outbox.enqueue_workflow(group(members()) | outbox.greet.si("Ada"))
 
     assert (names(outbox), outbox.waiting()) == ([], [])
+
+
+class Telemetry:
+    """Spans and counters that an SDK has recorded."""
+
+    def __init__(self) -> None:
+        self._exporter = InMemorySpanExporter()
+        self.provider = TracerProvider(shutdown_on_exit=False)
+        self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self._reader = InMemoryMetricReader()
+        self.meters = MeterProvider([self._reader], shutdown_on_exit=False)
+
+    def spans(self, name: str) -> list[ReadableSpan]:
+        return [span for span in self._exporter.get_finished_spans() if span.name.startswith(name)]
+
+    def counts(self, metric: str) -> dict[str, int]:
+        """Return the values of a counter by type of task and error."""
+        data = self._reader.get_metrics_data()
+        found: dict[str, int] = {}
+        for each in data.resource_metrics[0].scope_metrics[0].metrics if data else ():
+            if each.name == metric:
+                for point in each.data.data_points:
+                    labels = point.attributes or {}
+                    key = str(labels.get("error.type") or labels.get("messaging.asynq.task.type"))
+                    found[key] = found.get(key, 0) + point.value  # type: ignore[union-attr]  # a counter
+        return found
+
+
+@pytest.fixture
+def telemetry(monkeypatch: pytest.MonkeyPatch) -> Telemetry:
+    telemetry = Telemetry()
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", telemetry.provider)
+    monkeypatch.setattr(metrics._internal, "_METER_PROVIDER", telemetry.meters)
+    return telemetry
+
+
+def links_of(span: ReadableSpan) -> set[int]:
+    return {link.context.span_id for link in span.links}
+
+
+def ids_of(spans: Sequence[ReadableSpan]) -> set[int]:
+    return {span.context.span_id for span in spans}
+
+
+@pytest.mark.parametrize("mode", [EnqueueMode.ON_COMMIT, EnqueueMode.OUTBOX])
+def test_the_commit_has_the_spans_of_the_sends_and_counts_the_tasks(
+    outbox: OutboxUnderTest, mode: EnqueueMode, telemetry: Telemetry
+) -> None:
+    """The enqueue only creates the tasks. The runs of the tasks continue the spans of their creation."""
+    outbox.configure(lambda settings: replace(settings, enqueue=mode))
+
+    with telemetry.provider.get_tracer("web").start_as_current_span("request"), outbox.transaction():
+        outbox.enqueue(outbox.greet.s("Ada"))
+        outbox.enqueue_many(outbox.restock.s(sku) for sku in ("a", "b"))
+        outbox.enqueue_workflow(chain(outbox.greet.si("Grace"), outbox.greet.si("Edsger")))
+        created = telemetry.spans("create")
+        assert [span.attributes["messaging.operation.name"] for span in created if span.attributes] == ["create"] * 6
+        assert {span.kind for span in created} == {SpanKind.PRODUCER}
+        assert not telemetry.spans("send")
+        assert not telemetry.counts("asynq.tasks.enqueued")
+
+    sends = telemetry.spans("send")
+    one, many, workflow = sends
+    assert {span.kind for span in sends} == {SpanKind.CLIENT}
+    assert (links_of(one), links_of(many)) == (ids_of(created[:1]), ids_of(created[1:3]))
+    assert links_of(workflow) <= ids_of(created[3:])
+    sizes = [(span.attributes or {}).get("messaging.batch.message_count") for span in sends]
+    assert sizes == [None, 2, None]
+    assert {span.parent.span_id for span in sends if span.parent} == ids_of(telemetry.spans("request"))
+    counts = telemetry.counts("asynq.tasks.enqueued")
+    assert counts["shop:restock"] == 2
+    assert sum(counts.values()) == sum(telemetry.counts("messaging.client.sent.messages").values())
+
+
+@pytest.mark.parametrize("mode", [EnqueueMode.ON_COMMIT, EnqueueMode.OUTBOX])
+def test_a_rollback_sends_and_counts_nothing(outbox: OutboxUnderTest, mode: EnqueueMode, telemetry: Telemetry) -> None:
+    outbox.configure(lambda settings: replace(settings, enqueue=mode))
+
+    with outbox.rolled_back():
+        outbox.enqueue(outbox.greet.s("Ada"))
+        outbox.enqueue_many(outbox.restock.s(sku) for sku in ("a", "b"))
+        outbox.enqueue_workflow(chain(outbox.greet.si("Grace"), outbox.greet.si("Edsger")))
+
+    assert len(telemetry.spans("create")) == 6
+    assert not telemetry.spans("send")
+    assert not telemetry.counts("messaging.client.sent.messages")
+
+
+def test_the_relay_has_the_span_of_the_send_and_counts_the_tasks(outbox: OutboxUnderTest, telemetry: Telemetry) -> None:
+    outbox.greet.using(task_id="taken").delay("Ada")
+    with outbox.redis_away():
+        outbox.greet.using(task_id="taken").delay("Ada")
+        outbox.enqueue_many(outbox.restock.s(sku) for sku in ("a", "b"))
+        outbox.enqueue_workflow(chain(outbox.greet.si("Grace"), outbox.greet.si("Edsger")))
+    before = telemetry.spans("send")
+
+    outbox.relay()
+
+    refused, many, workflow = telemetry.spans("send")[len(before) :]
+    created = telemetry.spans("create")
+    assert {span.parent for span in (refused, many, workflow)} == {None}
+    assert links_of(refused) | links_of(many) | links_of(workflow) <= ids_of(created)
+    assert [len(span.links) for span in (refused, many, workflow)] == [1, 2, 2]
+    assert telemetry.counts("asynq.tasks.enqueued")["shop:restock"] == 2
+    assert telemetry.counts("messaging.client.sent.messages")[type_name(TaskIdConflictError("", "", ""))] == 1
 
 
 @pytest.mark.parametrize("mode", [EnqueueMode.ON_COMMIT, EnqueueMode.OUTBOX])

@@ -119,10 +119,10 @@ async def test_the_next_step_of_a_chain_links_to_the_run_that_enqueued_it(
     assert [link.context.span_id for link in after.links][1:] == [run.context.span_id]
     assert before.parent is not None
     assert run.parent is not None
-    (send,) = [each for each in named(f"send {queue_name}") if each.context.span_id == run.parent.span_id]
-    assert _of(send)["messaging.asynq.task.type"] == "second"
-    assert before.parent.span_id != send.context.span_id
-    assert [link.context.span_id for link in run.links] == [send.context.span_id, before.context.span_id]
+    (created,) = [each for each in named(f"create {queue_name}") if each.context.span_id == run.parent.span_id]
+    assert _of(created)["messaging.asynq.task.type"] == "second"
+    assert before.parent.span_id != created.context.span_id
+    assert [link.context.span_id for link in run.links] == [created.context.span_id, before.context.span_id]
 
 
 @pytest.fixture
