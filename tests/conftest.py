@@ -60,6 +60,12 @@ def _clock_first(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("clock")
 
 
+@pytest.fixture(autouse=True)
+def _patient_outbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the send after a commit wait for 30 s, because a busy machine may take more than the usual 0.1 s."""
+    monkeypatch.setattr("taskq_core.client.outbox.sender.PATIENCE_S", 30.0)
+
+
 @pytest.fixture
 def long_connect_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Raise the connect timeout to 30 s for tests of single attempts, because a busy machine may take more than 2 s."""

@@ -160,6 +160,7 @@ def test_a_silent_redis_delays_only_the_first_commit_and_only_briefly(
         raise BrokerUnavailableError("no answer")
 
     monkeypatch.setattr(SyncRunner, "run", silent)
+    monkeypatch.setattr("taskq_core.client.outbox.sender.PATIENCE_S", PATIENCE_S)
     outbox.greet.delay("Ada")
     with outbox.transaction():
         outbox.enqueue(outbox.greet.s("Grace"))
