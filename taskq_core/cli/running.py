@@ -310,5 +310,18 @@ def set_up_log(verbosity: int, logger: str = "") -> None:
     process = "[%(process)d] " if VARIABLE in os.environ else ""
     handler = logging.StreamHandler()
     handler.setFormatter(WorkerFormatter(f"%(asctime)s {process}%(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(_is_unwritten)
     target.addHandler(handler)
     target.setLevel(LOG_LEVELS[verbosity])
+
+
+def _is_unwritten(record: logging.LogRecord) -> bool:
+    """Return whether no handler of a logger below the root writes a record to the terminal. Django's default does."""
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None and logger.parent is not None:
+        for each in logger.handlers:
+            is_terminal = getattr(each, "stream", None) in (sys.stderr, sys.stdout)
+            if is_terminal and record.levelno >= each.level and each.filter(record):
+                return False
+        logger = logger.parent
+    return True

@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command, load_command_clas
 from django.core.management.base import SystemCheckError
 from django.db import transaction
 
+from taskq_core.cli.running import set_up_log
 from taskq_django import task
 from taskq_django.app import taskq as project
 from tests.redis_server import RedisServer
@@ -118,6 +119,25 @@ def test_the_log_lines_begin_with_the_time_unless_the_project_configures_logging
         rf"task completed: name=shop:greet id={handle.id} attempt=1/\d+ duration=\d+\.\d{{3}}s",
         line,
     )
+
+
+def test_a_line_that_another_handler_has_written_is_not_repeated(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With DEBUG, Django's own handler writes the lines of `django.tasks` to the terminal."""
+    django = logging.getLogger("django")
+    console = logging.StreamHandler()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logging.getLogger(), "handlers", [])
+        patch.setattr(django, "handlers", [console])
+        set_up_log(1)
+        logging.getLogger("django.tasks").warning("Task id=7 state=RUNNING")
+        console.addFilter(lambda _record: False)
+        logging.getLogger("django.tasks").warning("Task id=8 state=RUNNING")
+
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[-24:] for line in lines] == ["Task id=7 state=RUNNING"[-24:], " Task id=8 state=RUNNING"]
 
 
 @rows(
