@@ -19,7 +19,8 @@
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,11 @@ from django.db import DatabaseError
 
 from taskq_core import ConfigurationError, TaskQError
 from taskq_core.broker.connection import parse_url
-from taskq_core.settings import EnqueueMode, nearest_hint
+from taskq_core.settings import EnqueueMode, Settings, nearest_hint
+from taskq_core.tasks.schedule_setting import schedule_lines, scheduled_entries
 from taskq_django import dev_worker
 from taskq_django.app import taskq
-from taskq_django.conf import read_settings
+from taskq_django.conf import read_settings, settings_errors
 from taskq_django.discovery import missing_names
 from taskq_django.propagation import check_request_id
 
@@ -43,30 +45,41 @@ COMMAND = "runworker"
 @register
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Check the `TASKQ` setting and the environment, and what they refer to."""
-    try:
-        settings = read_settings()
-    except ConfigurationError as error:
-        return [
-            Error(
-                f"The TASKQ setting is not usable: {_sentence(error)}",
-                hint="It is read from settings.TASKQ; environment variables TASKQ_<KEY> override it.",
-                id="taskq.E001",
-            )
-        ]
+    found: list[CheckMessage] = [
+        Error(
+            f"The TASKQ setting is not usable: {_sentence(error)}",
+            hint="It is read from settings.TASKQ; environment variables TASKQ_<KEY> override it.",
+            id="taskq.E001",
+        )
+        for error in settings_errors()
+    ]
+    if found:
+        return found
+    settings = read_settings()
     dev_worker_hint = "Write 'DEV_WORKER': DEBUG, or leave it out; `manage.py runworker` works anywhere."
     request_id = settings.propagate.request_id
     request_id_hint = "Name a function that returns the id of the request, or leave it out."
-    for what, use, hint, number in (
+    uses: list[tuple[str, Callable[[], object], str | None, str]] = [
         ("TASKQ['URL']", lambda: isinstance(settings.url, str) and parse_url(settings.url), None, "taskq.E002"),
-        ("A periodic task", taskq.periodic_tasks, None, "taskq.E003"),
+        *(("A periodic task", use, None, "taskq.E003") for use in _periodic_uses(settings)),
         ("TASKQ['DEV_WORKER']", lambda: dev_worker.check_dev_worker(settings), dev_worker_hint, "taskq.E005"),
         ("TASKQ['PROPAGATE']['REQUEST_ID']", lambda: check_request_id(request_id), request_id_hint, "taskq.E032"),
-    ):
+    ]
+    for what, use, hint, number in uses:
         try:
             use()
         except TaskQError as error:
-            return [Error(f"{what} is not usable: {_sentence(error)}", hint=hint, id=number)]
-    return []
+            text = _sentence(error)
+            if not any(text in each.msg for each in found):  # a wrong URL also prevents the later checks
+                found.append(Error(f"{what} is not usable: {text}", hint=hint, id=number))
+    return found
+
+
+def _periodic_uses(settings: Settings) -> list[Callable[[], object]]:
+    """Return functions that raise the errors of single entries of `SCHEDULE`, and one for all periodic tasks."""
+    lines = schedule_lines(settings.schedule, zone=settings.time_zone)
+    uses: list[Callable[[], object]] = [partial(scheduled_entries, [line], taskq.tasks, taskq.remote) for line in lines]
+    return [*uses, taskq.periodic_tasks]
 
 
 def _sentence(error: TaskQError) -> str:

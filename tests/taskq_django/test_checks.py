@@ -79,6 +79,44 @@ def test_a_bad_setting_is_an_error(settings: Any, setting: object, expected: str
     assert expected in message.msg
 
 
+def test_all_errors_of_the_setting_and_of_the_environment_are_reported(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TASKQ_LEASE", "soon")
+    settings.TASKQ = {
+        "URL": "redis://localhost",
+        "CONCURENCY": 5,
+        "ENQUEUE_TIMEOUT": -1,
+        "DEFAULTS": {"max_retries": 3, "timeout": 0, "retention": 60},
+        "EMAIL": {"QUEU": "mail"},
+        "SCHEDULE": {"a": {"task": "shop:greet"}, "b": {"spec": "@hourly"}},
+    }
+
+    found = ours()
+
+    assert {message.id for message in found} == {"taskq.E001"}
+    expected = ("CONCURENCY", "ENQUEUE_TIMEOUT", "max_retries", "timeout must", "QUEU", "LEASE", "['a']", "['b']")
+    assert len(found) == len(expected)
+    assert [word for word in expected if not any(word in message.msg for message in found)] == []
+
+
+def test_all_unusable_periodic_tasks_are_reported_beside_other_errors(settings: Any) -> None:
+    settings.TASKQ = {
+        "URL": "reddis://localhost",
+        "SCHEDULE": {
+            "good": {"task": "shop:greet", "spec": "@hourly", "kwargs": {"name": "Ada"}},
+            "lost": {"task": "shop:gret", "spec": "@hourly"},
+            "bare": {"task": "shop:greet", "spec": "@hourly"},
+        },
+    }
+
+    found = ours()
+
+    assert [message.id for message in found] == ["taskq.E002", "taskq.E003", "taskq.E003"]
+    assert "SCHEDULE['lost']" in found[1].msg
+    assert "SCHEDULE['bare']" in found[2].msg
+
+
 def test_a_bad_url_is_an_error_without_its_password(settings: Any) -> None:
     settings.TASKQ = {"URL": "reddis://:secret@localhost"}
 
