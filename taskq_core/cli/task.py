@@ -18,7 +18,7 @@ from taskq_core.handles.attempts import Attempt
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import FoundTasks, UnreadableTask
 from taskq_core.views import Dashboard, TimelineEntry
-from taskq_core.views.labels import search_text, wait_text
+from taskq_core.views.labels import error_heading, search_text, wait_text
 from taskq_core.wire import ENQUEUED, TaskState
 
 task = Group("task", help="List, inspect, enqueue, retry, cancel and delete tasks.")
@@ -287,7 +287,7 @@ def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]
     return {
         **task_facts(task, now),
         "payload": shown_bytes(task.payload) or "-",
-        **({"last error": task.last_error} if task.last_error else {}),
+        **({error_heading(task).lower(): task.last_error} if task.last_error else {}),
         **({"result": result} if result else {}),
         **{f"header {name}": value for name, value in task.headers.items() if value and name != ENQUEUED},
     }

@@ -10,11 +10,13 @@ from datetime import timedelta
 
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.codec.oversized import OversizedResult
+from taskq_core.handles.records import TaskInfo
 from taskq_core.handles.waits import TaskWait
 from taskq_core.inspector import FoundTasks, Skip, TaskAction
 from taskq_core.settings.language import gettext, marked, ngettext, nmarked, pgettext, pmarked
 from taskq_core.views.workflow_lists import WorkflowSearch
 from taskq_core.views.workflows import MemberRow
+from taskq_core.wire import TaskState
 from taskq_core.workflow import StepInfo
 
 Skipped = Counter[tuple[Skip, str]]
@@ -143,6 +145,11 @@ def step_state(step: StepInfo | MemberRow) -> str:
     if step.retried:
         return gettext("retrying %(done)s/%(most)s", done=step.retried, most=step.max_retry)
     return pgettext("workflow state", step.state.value)
+
+
+def error_heading(task: TaskInfo) -> str:
+    """Return the heading of the last error of a task. If the task has succeeded since, the error is history."""
+    return gettext("Error of an earlier run") if task.state is TaskState.COMPLETED else gettext("Last error")
 
 
 def not_stored(result: OversizedResult) -> str:

@@ -76,7 +76,9 @@ class TaskColumns(MixinBase):
         if isinstance(record, UnreadableTask):
             name, error = f"({_('unreadable')})", record.problem
         else:
-            name, error = record.name, record.last_error.partition("\n")[0]
+            name = record.name
+            # The error of an earlier run of a completed task is on its page.
+            error = "" if record.state is TaskState.COMPLETED else record.last_error.partition("\n")[0]
         shown = format_html_join(SafeString(".<wbr>"), "{}", ((part,) for part in name.split(".")))
         if not error:
             return shown

@@ -32,7 +32,7 @@ class TaskFields(MixinBase):
 
     fieldsets = (
         (None, {"fields": (*_WHICH, "buttons")}),
-        (_("Attempts"), {"fields": ("last_error", "attempts")}),
+        (_("Attempts"), {"fields": ("last_error", "earlier_error", "attempts")}),
         (_("Steps"), {"fields": ("steps",)}),
         (_("Data"), {"fields": ("payload", "progress", "result")}),
         (_("Times"), {"fields": ("timeline", "worker", "timeout", "retention")}),
@@ -46,7 +46,6 @@ class TaskFields(MixinBase):
     task_id = column(_("id"), "id")
     task_queue = column(_("queue"), "queue")
     group = column(_("group"), "group")
-    last_error = column(_("last error"), "last_error", block)
     worker = column(_("worker"), "worker")
     timeout = column(_("timeout"), "timeout", lambda value: str(value) if value else "")
     retention = column(_("retention"), "retention", lambda value: str(value) if value else "")
@@ -57,6 +56,16 @@ class TaskFields(MixinBase):
     def payload(self, task: Task) -> SafeString | str:
         """Return the arguments, or why the user does not see them."""
         return str(HIDDEN) if task.hides_payload else block(task.record.payload)
+
+    @admin.display(description=_("last error"))
+    def last_error(self, task: Task) -> SafeString | str:
+        """Return the last error of a task that has not succeeded since."""
+        return "" if task.record.state is TaskState.COMPLETED else block(task.record.last_error)
+
+    @admin.display(description=_("error of an earlier run"))
+    def earlier_error(self, task: Task) -> SafeString | str:
+        """Return the last error of a completed task."""
+        return block(task.record.last_error) if task.record.state is TaskState.COMPLETED else ""
 
     @admin.display(description=_("state"))
     def task_state(self, task: Task) -> str:

@@ -134,7 +134,9 @@ def status_of(task: TaskRecord, now: datetime) -> str:
 
 
 def error_line(view: View, task: TaskInfo) -> str:
-    """Return the visible first line of the last error."""
+    """Return the visible first line of the last error, "" for a completed task, whose page shows it as history."""
+    if task.state is TaskState.COMPLETED:
+        return ""
     error = str(view.shown.value(task.name, "error", task.last_error))
     line = error.strip().partition("\n")[0]
     return line if len(line) <= ERROR_CHARS else f"{line[: ERROR_CHARS - 1]}…"

@@ -113,6 +113,18 @@ def test_attempts_are_shown_with_their_tracebacks(pages: Callable[..., str], red
     assert "Last error:" in html
 
 
+def test_the_error_of_a_completed_task_is_shown_as_history(pages: Callable[..., str], redis: RedisServer) -> None:
+    handle = enqueue()
+    put(redis, handle, "completed", error_msg="asynq: task lease expired")
+
+    html = pages(page_of(handle))
+
+    assert "Error of an earlier run:" in html
+    assert "asynq: task lease expired" in html
+    assert "Last error:" not in html
+    assert "lease expired" not in pages(TASKS)
+
+
 def test_the_progress_of_a_task_is_escaped(pages: Callable[..., str], redis: RedisServer) -> None:
     handle = enqueue()
     put(redis, handle, "active")

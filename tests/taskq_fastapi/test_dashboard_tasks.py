@@ -92,6 +92,27 @@ async def in_all_states(taskq: TaskQ) -> None:
     await enqueue(taskq, "other", queue="low")
 
 
+async def test_the_error_of_a_completed_task_is_shown_as_history(
+    taskq: TaskQ, server: RedisServer, in_all_states: None
+) -> None:
+    key = "asynq:{default}:t:completed"
+    stored: Any = server.client.hget(key, "msg")
+    message = decode_message(stored)
+    message.error_msg = "asynq: task lease expired"
+    server.client.hset(key, "msg", message.SerializeToString())
+
+    async with looking(dashboard_of(taskq)) as web:
+        completed, archived = [
+            (await web.get(f"/task?queue=default&id={each}")).text for each in ("completed", "archived")
+        ]
+        listed = await web.get("/queue?name=default&state=completed")
+
+    assert "<h2>Error of an earlier run</h2>" in completed
+    assert "asynq: task lease expired" in completed
+    assert "<h2>Last error</h2>" in archived
+    assert "lease expired" not in listed.text
+
+
 def traced(server: RedisServer, task_id: str) -> None:
     """Add a trace to a stored task, as an instrumented program does when it enqueues."""
     key = f"asynq:{{default}}:t:{task_id}"

@@ -17,7 +17,8 @@ from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import ALLOWED_STATES, TaskAction, TaskRef, UnreadableTask
 from taskq_core.tasks.limits import HEADER as LIMITS
 from taskq_core.views import TaskRecord, as_text, trace_url, workflow_of
-from taskq_core.views.labels import not_stored
+from taskq_core.views.labels import error_heading, not_stored
+from taskq_core.wire import TaskState
 
 SHOWN_BYTES = 64 * 1024
 """Maximum number of bytes of a payload or result on the screen."""
@@ -73,13 +74,14 @@ class TaskScreen(TextScreen[TaskRecord]):
                 text.append(found.message[:MESSAGE_BYTES].hex(" ", -2)).append("\n")
             return text
         self.pairs(text, {**task_facts(found, self.shared.now(), hide=self._hide), **self._links(found)})
+        style = self.palette["quiet" if found.state is TaskState.COMPLETED else "bad"]  # of errors
         if found.last_error:
-            self.section(text, "Last error")
-            text.append_text(shown_lines(found.last_error, self.palette["bad"])).append("\n")
+            self.section(text, error_heading(found))
+            text.append_text(shown_lines(found.last_error, style)).append("\n")
         if found.attempts:
             self.section(text, "Attempts, the latest first")
             for attempt in reversed(found.attempts):
-                self._attempt(text, attempt)
+                self._attempt(text, attempt, style)
         self._octets(text, "Result", found.result)
         if found.oversized_result is not None:
             self.section(text, "Result")
@@ -100,12 +102,12 @@ class TaskScreen(TextScreen[TaskRecord]):
             **({"trace": trace} if trace else {}),
         }
 
-    def _attempt(self, text: Text, attempt: Attempt) -> None:
+    def _attempt(self, text: Text, attempt: Attempt, error_style: str) -> None:
         took = ""
         if attempt.started_at and attempt.ended_at:
             took = f"  took {shown_span(attempt.ended_at - attempt.started_at)}"
         text.append(f"{attempt.number}  {shown_moment(attempt.started_at)}{took}  ", "bold")
-        text.append_text(shown(attempt.error or "succeeded", self.palette["bad"] if attempt.error else ""))
+        text.append_text(shown(attempt.error or "succeeded", error_style if attempt.error else ""))
         text.append("\n")
         if attempt.traceback and not self._hide:
             text.append_text(shown_lines(attempt.traceback.rstrip(), self.palette["quiet"])).append("\n")

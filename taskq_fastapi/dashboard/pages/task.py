@@ -23,7 +23,7 @@ from taskq_core.views import (
     trace_url,
     workflow_of,
 )
-from taskq_core.views.labels import SIGNALS, signal_question
+from taskq_core.views.labels import SIGNALS, error_heading, signal_question
 from taskq_core.views.messages import actions_for
 from taskq_core.wire import ENQUEUED, TaskState
 from taskq_fastapi.dashboard.blobs import listed, result_of, whole
@@ -72,6 +72,7 @@ async def show(view: View) -> Shown:
         payload=whole(shown, name, "payload", task.payload),
         result=result_of(whole, shown, task),
         progress_message=_progress_message(view, task),
+        error_heading=error_heading(task),
         error=str(shown.value(name, "error", task.last_error)),
         attempts=[_attempt(view, task, each) for each in reversed(task.attempts)],
         times=[(text, at, at > now) for at, text in times_of(task)],

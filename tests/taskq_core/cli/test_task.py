@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,7 +17,7 @@ from taskq_core.cli import task as task_command
 from taskq_core.cli.render import Output
 from taskq_core.inspector import Inspector
 from taskq_core.testing import drain
-from taskq_core.wire import ServerInfo, build_message, encode_message
+from taskq_core.wire import ServerInfo, build_message, decode_message, encode_message
 from taskq_core.worker import Worker, WorkerConfig
 from tests.publishing import publish_task
 from tests.redis_server import RedisServer
@@ -143,6 +143,20 @@ def test_inspect_prints_the_fields_of_a_task(run: Run, run_json: RunJson, every:
     assert documents[0]["headers"]["tenant"] == "a"
     assert documents[1]["result"] == "3"
     assert documents[1]["completed_at"].endswith("Z")
+
+
+def test_the_error_of_a_completed_task_is_shown_as_history(
+    run: Run, every: dict[str, str], redis_server: RedisServer
+) -> None:
+    key = f"asynq:{{default}}:t:{every['completed']}"
+    message = decode_message(cast("bytes", redis_server.client.hget(key, "msg")))
+    message.error_msg = "asynq: task lease expired"
+    redis_server.client.hset(key, "msg", encode_message(message))
+
+    text = run("task", "inspect", "-q", "default", "--id", every["completed"]).stdout
+
+    assert "error of an earlier run  asynq: task lease expired" in text
+    assert "last error" not in text
 
 
 def test_the_json_of_a_task_has_all_its_stored_facts(app: TaskQ, run_json: RunJson) -> None:

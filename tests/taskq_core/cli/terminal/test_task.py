@@ -62,6 +62,19 @@ async def test_the_screen_of_a_task_shows_all_its_fields(opened: Open, failing: 
         )
 
 
+async def test_the_error_of_a_completed_task_is_shown_as_history(
+    opened: Open, failing: TaskHandle[Any], redis_server: RedisServer
+) -> None:
+    async with at(opened, failing) as person:
+        red = person.look.palette["bad"]
+        assert red in {str(each.style) for each in person.look.text(person.look.found).spans}
+    put(redis_server, failing, "completed", score=4_000_000_000)
+
+    async with at(opened, failing) as person:
+        await person.sees("Error of an earlier run", "452 mailbox full")
+        assert red not in {str(each.style) for each in person.look.text(person.look.found).spans}
+
+
 @pytest.mark.nightly
 async def test_a_result_that_was_too_large_is_explained(opened: Open, enqueued: Put, redis_server: RedisServer) -> None:
     handle = enqueued("order-8")
