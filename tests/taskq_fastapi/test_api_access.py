@@ -5,11 +5,15 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 import pytest
-from fastapi import Depends, Header, HTTPException
+from fastapi import Depends, FastAPI, Header, HTTPException
+from httpx import ASGITransport, AsyncClient
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from taskq_core import Concurrency, ConfigurationError, TaskQ
-from taskq_fastapi import taskq_router
+from taskq_fastapi import task_router, taskq_router
 from taskq_fastapi.api import models
+from taskq_fastapi.dashboard import taskq_dashboard
+from taskq_fastapi.metrics import metrics_router
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_fastapi.api import CHANGES, LOOKS, api_app, populate, requests, send
@@ -215,6 +219,52 @@ async def test_a_change_requires_the_content_type_json(tasks: TaskQ, kind: str |
 
     assert answer.status_code == 415
     assert info["is_paused"] is False
+
+
+@rows(
+    ("headers", "body", "is_refused"),
+    [
+        ({}, b"", False),
+        ({"content-length": "0"}, b"", False),
+        ({"content-type": "text/plain"}, b"", False),
+        ({}, b"{}", True),
+        ({"content-type": "text/plain"}, b"{}", True),
+        ({"content-type": "application/json"}, b"{}", False),
+    ],
+)
+async def test_only_a_deletion_with_a_body_requires_the_content_type_json(
+    tasks: TaskQ, headers: dict[str, str], body: bytes, is_refused: bool
+) -> None:
+    handle = await tasks.remote("note", queue=uuid4().hex).adelay()
+
+    async with requests(api_app(tasks, allow_anonymous=True)) as web:
+        answer = await web.request("DELETE", f"/queues/{handle.queue}?force=true", headers=headers, content=body)
+        left = await web.get(f"/queues/{handle.queue}")
+
+    assert (answer.status_code == 415) is is_refused
+    assert left.status_code == (200 if is_refused else 404)
+
+
+@rows("host", ["rebound.evil.example", "10.0.0.7", "ops.example.evil.example"])
+async def test_with_trusted_hosts_anonymous_routes_refuse_other_hosts(tasks: TaskQ, host: str) -> None:
+    """A page of another site can point its host name to this address, and then has the same origin as the app."""
+    app = FastAPI()
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["ops.example"])
+    app.include_router(taskq_router(tasks, allow_anonymous=True), prefix="/taskq")
+    app.include_router(task_router(allow_anonymous=True), prefix="/tasks")
+    app.include_router(metrics_router(tasks, allow_anonymous=True))
+    app.mount("/ops", taskq_dashboard(tasks, allow_anonymous=True))
+    same = {"origin": f"http://{host}", "sec-fetch-site": "same-origin"}
+
+    async with AsyncClient(transport=ASGITransport(app), base_url=f"http://{host}", headers=same) as web:
+        looks = [await web.get(path) for path in ("/taskq/queues", "/tasks/status/default/x", "/metrics", "/ops/")]
+        change = await web.patch("/taskq/queues/default", json={"paused": True})
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://ops.example") as web:
+        queue = (await web.get("/taskq/queues/default")).json()["queue"]
+        page = await web.get("/ops/")
+
+    assert {each.status_code for each in (*looks, change)} == {400}
+    assert (queue["is_paused"], page.status_code) == (False, 200)
 
 
 async def test_a_request_body_that_is_too_large_is_not_read(tasks: TaskQ) -> None:
