@@ -96,7 +96,7 @@ from taskq_core.warnings import (
     WorkflowUnservedWarning,
 )
 from taskq_core.wire import TaskState
-from taskq_core.workflow import Workflow, WorkflowHandle, chain, chord, group
+from taskq_core.workflow import Chain, Chord, Group, Workflow, WorkflowHandle, chain, chord, group
 
 __all__ = [
     "ArgumentTypeWarning",
@@ -109,6 +109,8 @@ __all__ = [
     "BulkEnqueueError",
     "BulkResult",
     "CatchUp",
+    "Chain",
+    "Chord",
     "CircuitOpenError",
     "CircuitSettings",
     "CircuitState",
@@ -121,6 +123,7 @@ __all__ = [
     "EnqueueError",
     "EnqueueInTransactionWarning",
     "EnqueueUnknownError",
+    "Group",
     "GroupedTask",
     "IterationError",
     "JsonFormatter",

@@ -39,6 +39,7 @@ from taskq_core.workflow import WorkflowHandle
 from taskq_core.workflow.client import WorkflowClients
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 _applications: "weakref.WeakSet[TaskQ]" = weakref.WeakSet()
 
@@ -360,11 +361,11 @@ class TaskQ(Registry):
         handle.info, handle.is_late = info, is_late
         return handle
 
-    def enqueue_workflow(self, workflow: Whole) -> WorkflowHandle:
+    def enqueue_workflow(self, workflow: Whole[T]) -> WorkflowHandle[T]:
         """Enqueue a workflow from blocking code and return its handle. Raises the same errors as `Canvas.delay`."""
         return self.workflows.blocking.enqueue(workflow)
 
-    async def aenqueue_workflow(self, workflow: Whole) -> WorkflowHandle:
+    async def aenqueue_workflow(self, workflow: Whole[T]) -> WorkflowHandle[T]:
         """Enqueue a workflow from a coroutine and return its handle. Raises the same errors as `Canvas.delay`."""
         return await self.workflows.asyncio.enqueue(workflow)
 

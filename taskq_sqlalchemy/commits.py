@@ -29,6 +29,7 @@ from taskq_core.tasks.canvas import Canvas, Whole
 from taskq_sqlalchemy.outbox import SQLAlchemyOutbox
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 logger = logging.getLogger("taskq.sqlalchemy")
 
@@ -74,7 +75,7 @@ class AfterCommit:
         with self._joining(app) as hook:
             return app.client.enqueue_many(calls, hook)
 
-    def enqueue_workflow(self, workflow: Whole) -> WorkflowHandle:
+    def enqueue_workflow(self, workflow: Whole[T]) -> WorkflowHandle[T]:
         """Enqueue a workflow when the sessions have committed.
 
         Raises:

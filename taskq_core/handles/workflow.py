@@ -1,6 +1,6 @@
 """The handle of an enqueued workflow."""
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from taskq_core.broker.plans import RequestPlan
 from taskq_core.errors import WorkflowNotFoundError, WorkflowNotSentError, WorkflowTimeoutError
@@ -12,9 +12,15 @@ from taskq_core.settings import Duration, seconds
 from taskq_core.wire import QueueKeys
 
 T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault  # only known to type checkers, not installed
+
+    R_co = TypeVarWithDefault("R_co", covariant=True, default=Any)
+else:
+    R_co = TypeVar("R_co", covariant=True)
 
 
-class WorkflowHandle(SentLater):
+class WorkflowHandle(SentLater, Generic[R_co]):
     """One enqueued workflow.
 
     Attributes:
@@ -45,7 +51,7 @@ class WorkflowHandle(SentLater):
     def __repr__(self) -> str:
         return f"WorkflowHandle(id={self.id!r}, queue={self.queue!r})"
 
-    def result(self, timeout: Duration | None = None) -> Any:
+    def result(self, timeout: Duration | None = None) -> R_co:
         """Block until the workflow has ended, and return the result of its last step.
 
         If the last part is a group, the result is the list of its members' results. If a `Workflow` has several last
@@ -66,7 +72,7 @@ class WorkflowHandle(SentLater):
         result = self._source.poll(self._ask_end, self.queue, self.id, timeout)
         return self._checked(result, timeout)
 
-    async def aresult(self, timeout: Duration | None = None) -> Any:
+    async def aresult(self, timeout: Duration | None = None) -> R_co:
         """Wait until the workflow has ended and return its result. Like `result`, for coroutines."""
         self._check_sent()
         result = await self._source.apoll(self._ask_end, self.queue, self.id, timeout)
@@ -83,11 +89,12 @@ class WorkflowHandle(SentLater):
         except WorkflowNotSentError:
             return NOT_YET
 
-    def _checked(self, result: Any, timeout: Duration | None) -> Any:
+    def _checked(self, result: Any, timeout: Duration | None) -> R_co:
         if result is NOT_YET:
             waited_s = seconds("timeout", timeout)
             raise WorkflowTimeoutError(self.queue, self.id, f"the workflow did not end within {waited_s:g} s")
-        return result
+        checked: R_co = result
+        return checked
 
     def _asked(self, plan: RequestPlan[T]) -> RequestPlan[T]:
         """Execute a plan. Raise `WorkflowNotSentError` if the workflow may still wait in an outbox."""

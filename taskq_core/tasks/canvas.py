@@ -21,7 +21,13 @@ from taskq_core.tasks.step_options import After, Callbacks, OnFailure, WorkflowD
 from taskq_core.warnings import warn_if_blocking
 from taskq_core.wire import validate_queue_name
 
-R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault  # only known to type checkers, not installed
+
+    R_co = TypeVarWithDefault("R_co", covariant=True, default=Any)
+else:
+    R_co = TypeVar("R_co", covariant=True)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -45,19 +51,19 @@ class PartialSignature(Generic[R_co]):
     def _copy(self, task: BaseTask[R_co], args: tuple[object, ...], kwargs: Mapping[str, object]) -> Self:
         return type(self)(task, args, kwargs, is_immutable=self.is_immutable)
 
-    def __or__(self, other: "Part") -> "PartialCanvas":
+    def __or__(self, other: "Part[T]") -> "PartialCanvas[T]":
         """Return the chain of this step and a next part, which gets this step's result as first argument."""
         return chain(self, other)
 
-    def on_success(self, *calls: "Part") -> "PartialCanvas":
+    def on_success(self, *calls: "Part") -> "PartialCanvas[R_co]":
         """Return a workflow that runs `calls` after this step succeeds, each with the result as first argument."""
         return chain(self).on_success(*calls)
 
-    def on_error(self, *calls: "Part") -> "PartialCanvas":
+    def on_error(self, *calls: "Part") -> "PartialCanvas[R_co]":
         """Return a workflow that runs `calls` if this step fails, each with a `StepFailure` as first argument."""
         return chain(self).on_error(*calls)
 
-    def on_complete(self, *calls: "Part") -> "PartialCanvas":
+    def on_complete(self, *calls: "Part") -> "PartialCanvas[R_co]":
         """Return a workflow that runs `calls` after this step ends, each with the result, or None after a failure."""
         return chain(self).on_complete(*calls)
 
@@ -103,10 +109,10 @@ class Signature(PartialSignature[R_co]):
 
     if TYPE_CHECKING:
         # For type checkers: a workflow that is combined with complete calls has all its arguments and can be enqueued.
-        def __or__(self, other: "Part") -> "Chain": ...
-        def on_success(self, *calls: "Part") -> "Chain": ...  # noqa: D102 - as in the base class
-        def on_error(self, *calls: "Part") -> "Chain": ...  # noqa: D102 - as in the base class
-        def on_complete(self, *calls: "Part") -> "Chain": ...  # noqa: D102 - as in the base class
+        def __or__(self, other: "Part[T]") -> "Chain[T]": ...
+        def on_success(self, *calls: "Part") -> "Chain[R_co]": ...  # noqa: D102 - as in the base class
+        def on_error(self, *calls: "Part") -> "Chain[R_co]": ...  # noqa: D102 - as in the base class
+        def on_complete(self, *calls: "Part") -> "Chain[R_co]": ...  # noqa: D102 - as in the base class
 
     def delay(self) -> TaskHandle[R_co]:
         """Enqueue the call and return its handle. Blocks. Raises the errors of `Task.delay`."""
@@ -117,7 +123,7 @@ class Signature(PartialSignature[R_co]):
         return await self.task._enqueuer.aenqueue(self)
 
 
-class PartialCanvas:
+class PartialCanvas(Generic[R_co]):
     """A part of a workflow. Arguments that are missing come from the previous result. Immutable: methods return copies.
 
     At run time `chain`, `group` and `step` always return a `Canvas`. Type checkers see this class, which has no
@@ -172,7 +178,7 @@ class PartialCanvas:
         """Return a copy that is stored for `duration` after its end. The default is one day."""
         return self._about(keep_s=seconds("kept", duration))
 
-    def __or__(self, other: "Part") -> "PartialCanvas":
+    def __or__(self, other: "Part[T]") -> "PartialCanvas[T]":
         """Return the chain of this part and a next part, which gets this part's result as first argument."""
         return chain(self, other)
 
@@ -186,16 +192,16 @@ class PartialCanvas:
         raise NotImplementedError
 
 
-class Canvas(PartialCanvas):
+class Canvas(PartialCanvas[R_co]):
     """A workflow that has all its arguments and can be enqueued."""
 
     __slots__ = ()
 
     if TYPE_CHECKING:
         # For type checkers: a chain of complete calls has all its arguments and can be enqueued.
-        def __or__(self, other: "Part") -> "Chain": ...
+        def __or__(self, other: "Part[T]") -> "Chain[T]": ...
 
-    def delay(self) -> WorkflowHandle:
+    def delay(self) -> WorkflowHandle[R_co]:
         """Enqueue the workflow and return its handle. Blocks.
 
         Raises:
@@ -206,16 +212,16 @@ class Canvas(PartialCanvas):
             EnqueueUnknownError: The connection failed, and the workflow may have been written and started.
         """
         warn_if_blocking(".delay() of a workflow", ".adelay()")
-        handle: WorkflowHandle = self.enqueuer.enqueue_workflow(self)
+        handle: WorkflowHandle[R_co] = self.enqueuer.enqueue_workflow(self)
         return handle
 
-    async def adelay(self) -> WorkflowHandle:
+    async def adelay(self) -> WorkflowHandle[R_co]:
         """Enqueue the workflow from a coroutine and return its handle. Raises the errors of `delay`."""
-        handle: WorkflowHandle = await self.enqueuer.aenqueue_workflow(self)
+        handle: WorkflowHandle[R_co] = await self.enqueuer.aenqueue_workflow(self)
         return handle
 
 
-class Single(Canvas):
+class Single(Canvas[R_co]):
     """One call as a step. Made by `step`, by `Workflow.step`, and from each signature in a workflow.
 
     Attributes:
@@ -230,7 +236,7 @@ class Single(Canvas):
 
     def __init__(
         self,
-        call: Signature[Any],
+        call: Signature[R_co],
         name: str | None = None,
         into: str | None = None,
         on_failure: OnFailure = OnFailure.STOP,
@@ -253,8 +259,8 @@ class Single(Canvas):
         return self.call.task.enqueuer
 
 
-class Chain(Canvas):
-    """Parts that run one after the other. Made by `chain`, `chord` and `|`."""
+class Chain(Canvas[R_co]):
+    """Parts that run one after the other. Made by `chain` and `|`. Its result is the result of the last part."""
 
     __slots__ = ("on_failure", "parts")
 
@@ -270,8 +276,14 @@ class Chain(Canvas):
         return next(filled, self.parts[0]).enqueuer
 
 
-class Group(Canvas):
-    """Parts that run in parallel. Made by `group`."""
+class Chord(Chain[R_co]):
+    """A group, and a callback that gets the list of its members' results. Made by `chord`."""
+
+    __slots__ = ()
+
+
+class Group(Canvas[list[Any]]):
+    """Parts that run in parallel. Made by `group`. Its result is the list of its members' results, as JSON values."""
 
     __slots__ = ("members", "name", "on_failure")
 
@@ -312,9 +324,9 @@ class Peeked:
         return joined([self.first], self._rest) if self.first is not None else iter(())
 
 
-Part = PartialSignature[Any] | PartialCanvas
+Part = PartialSignature[R_co] | PartialCanvas[R_co]
 """Type of a part of a workflow."""
-Whole = Signature[Any] | Canvas
+Whole = Signature[R_co] | Canvas[R_co]
 """Type of a part of a workflow, for type checkers: no required argument is missing."""
 
 
@@ -335,9 +347,9 @@ class _StepOptionsDict(CallOptionsDict, total=False):
 
 
 @overload
-def step(call: Signature[Any], **options: Unpack[_StepOptionsDict]) -> Single: ...
+def step(call: Signature[T], **options: Unpack[_StepOptionsDict]) -> Single[T]: ...
 @overload
-def step(call: PartialSignature[Any], **options: Unpack[_StepOptionsDict]) -> PartialCanvas: ...
+def step(call: PartialSignature[T], **options: Unpack[_StepOptionsDict]) -> PartialCanvas[T]: ...
 def step(
     call: PartialSignature[Any],
     *,
@@ -373,12 +385,31 @@ def step(
     return single
 
 
+class _ChainOptionsDict(TypedDict, total=False):
+    on_failure: OnFailure | str
+
+
+# The type of a result is known for chains of at most five parts. The operator `|` has no such limit.
 @overload
-def chain(parts: Iterable[Part], /, *, on_failure: OnFailure | str = OnFailure.STOP) -> Chain: ...
+def chain(parts: Iterable[Part], /, **options: Unpack[_ChainOptionsDict]) -> Chain: ...
 @overload
-def chain(first: Whole, /, *parts: Part, on_failure: OnFailure | str = OnFailure.STOP) -> Chain: ...
+def chain(only: Whole[T], /, **options: Unpack[_ChainOptionsDict]) -> Chain[T]: ...
 @overload
-def chain(*parts: Part, on_failure: OnFailure | str = OnFailure.STOP) -> PartialCanvas: ...
+def chain(first: Whole, last: Part[T], /, **options: Unpack[_ChainOptionsDict]) -> Chain[T]: ...
+@overload
+def chain(first: Whole, part2: Part, last: Part[T], /, **options: Unpack[_ChainOptionsDict]) -> Chain[T]: ...
+@overload
+def chain(
+    first: Whole, part2: Part, part3: Part, last: Part[T], /, **options: Unpack[_ChainOptionsDict]
+) -> Chain[T]: ...
+@overload
+def chain(
+    first: Whole, part2: Part, part3: Part, part4: Part, last: Part[T], /, **options: Unpack[_ChainOptionsDict]
+) -> Chain[T]: ...
+@overload
+def chain(first: Whole, /, *parts: Part, **options: Unpack[_ChainOptionsDict]) -> Chain: ...
+@overload
+def chain(*parts: Part, **options: Unpack[_ChainOptionsDict]) -> PartialCanvas: ...
 def chain(*parts: Any, on_failure: OnFailure | str = OnFailure.STOP) -> Any:
     """Return a workflow of parts that run one after the other, each with the previous result as first argument.
 
@@ -409,9 +440,8 @@ def chain(*parts: Any, on_failure: OnFailure | str = OnFailure.STOP) -> Any:
     return Chain(tuple(flat), how)
 
 
-class _GroupOptionsDict(TypedDict, total=False):
+class _GroupOptionsDict(_ChainOptionsDict, total=False):
     name: str | None
-    on_failure: OnFailure | str
 
 
 @overload
@@ -419,9 +449,9 @@ def group(members: Iterable[Whole], /, **options: Unpack[_GroupOptionsDict]) -> 
 @overload
 def group(*members: Whole, **options: Unpack[_GroupOptionsDict]) -> Group: ...
 @overload
-def group(members: Iterable[Part], /, **options: Unpack[_GroupOptionsDict]) -> PartialCanvas: ...
+def group(members: Iterable[Part], /, **options: Unpack[_GroupOptionsDict]) -> PartialCanvas[object]: ...
 @overload
-def group(*members: Part, **options: Unpack[_GroupOptionsDict]) -> PartialCanvas: ...
+def group(*members: Part, **options: Unpack[_GroupOptionsDict]) -> PartialCanvas[object]: ...
 def group(*members: Any, name: str | None = None, on_failure: OnFailure | str = OnFailure.STOP) -> Any:
     """Return a workflow of members that run in parallel.
 
@@ -450,14 +480,14 @@ def group(*members: Any, name: str | None = None, on_failure: OnFailure | str = 
 
 @overload
 def chord(
-    members: Group | Iterable[Whole], callback: Part, *, on_failure: OnFailure | str = OnFailure.STOP
-) -> Chain: ...
+    members: Group | Iterable[Whole], callback: Part[T], *, on_failure: OnFailure | str = OnFailure.STOP
+) -> Chord[T]: ...
 @overload
 def chord(
-    members: PartialCanvas | Iterable[Part], callback: Part, *, on_failure: OnFailure | str = OnFailure.STOP
-) -> PartialCanvas: ...
-def chord(members: Any, callback: Part, *, on_failure: OnFailure | str = OnFailure.STOP) -> Any:
-    """Return the chain of a group and a callback, which runs after all members and gets the list of their results.
+    members: PartialCanvas | Iterable[Part], callback: Part[T], *, on_failure: OnFailure | str = OnFailure.STOP
+) -> PartialCanvas[T]: ...
+def chord(members: Any, callback: Any, *, on_failure: OnFailure | str = OnFailure.STOP) -> Any:
+    """Return a workflow of a group and a callback, which runs after all members and gets the list of their results.
 
     Args:
         members: A group, or the members of a new group.
@@ -466,7 +496,7 @@ def chord(members: Any, callback: Part, *, on_failure: OnFailure | str = OnFailu
     """
     if not isinstance(members, Group):
         members = group(members, on_failure=on_failure)
-    return chain(members, callback)
+    return Chord(chain(members, callback).parts)
 
 
 def check_takes_result(part: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Self, TypeAlias, Unpack, cast, overload
 from taskq_core.codec import Later
 from taskq_core.errors import WorkflowDefinitionError
 from taskq_core.settings import Duration, seconds
-from taskq_core.tasks.canvas import Canvas, Part, PartialSignature, Signature, Single, step
+from taskq_core.tasks.canvas import Canvas, Part, PartialSignature, R_co, Signature, Single, step
 from taskq_core.tasks.options import CallOptionsDict
 from taskq_core.tasks.step_options import KEPT_S, After, OnFailure, WorkflowDetails, check_call, check_name, policy
 from taskq_core.wire import validate_queue_name
@@ -42,8 +42,11 @@ class _StepOptionsDict(_CallbacksDict, total=False):
     after: _Edges
 
 
-class Workflow(Canvas):
+class Workflow(Canvas[R_co]):
     """A workflow of named steps, each of which waits for any number of earlier steps: fan-out, fan-in, any depth.
+
+    Type checkers cannot infer the type of the result. State it with `Workflow[Receipt]("order")`. The result is that of
+    the last step, or a dict of results by name if the workflow has several last steps.
 
     Args:
         name: Name of the workflow for display.

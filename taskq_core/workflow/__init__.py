@@ -7,7 +7,7 @@ next steps (`_flow` in `broker/lua`), and `dispatch` moves steps and outcomes be
 
 from taskq_core.handles.workflow import WorkflowHandle
 from taskq_core.handles.workflow_records import StepInfo, StepState, WorkflowGraph, WorkflowInfo, WorkflowState
-from taskq_core.tasks.canvas import Canvas, Chain, Group, PartialCanvas, Single, chain, chord, group, step
+from taskq_core.tasks.canvas import Canvas, Chain, Chord, Group, PartialCanvas, Single, chain, chord, group, step
 from taskq_core.tasks.named import Workflow, after
 from taskq_core.tasks.step_options import After, OnFailure, StepFailure
 
@@ -15,6 +15,7 @@ __all__ = [
     "After",
     "Canvas",
     "Chain",
+    "Chord",
     "Group",
     "OnFailure",
     "PartialCanvas",

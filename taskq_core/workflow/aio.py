@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from taskq_core.client import AsyncClient
 from taskq_core.client.bulk import aiterate
@@ -23,6 +23,8 @@ from taskq_core.workflow.graph import Graph, Node, build
 from taskq_core.workflow.members import Batch, Filler, Growing, is_streamed, members_of
 from taskq_core.workflow.sending import Outgoing
 from taskq_core.workflow.unserved import WorkerCheck
+
+T = TypeVar("T")
 
 CHILDREN_KEPT_S = 2_592_000
 """Seconds for which the results of ended sub-tasks are stored, so that the task that called them can read them."""
@@ -59,7 +61,7 @@ class AsyncWorkflowClient:
 
     # --- enqueue ------------------------------------------------------------------------------------------------------
 
-    async def enqueue(self, workflow: Whole, hook: TransactionHook | None = None) -> WorkflowHandle:
+    async def enqueue(self, workflow: Whole[T], hook: TransactionHook | None = None) -> WorkflowHandle[T]:
         """Enqueue a workflow and return its handle. Members of large groups are streamed.
 
         Args:

@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from taskq_core.client import Client
 from taskq_core.client.outbox import OutboxSender
@@ -22,6 +22,8 @@ from taskq_core.workflow.graph import Graph, Node, build
 from taskq_core.workflow.members import Batch, Filler, Growing, is_streamed, members_of
 from taskq_core.workflow.sending import Outgoing
 from taskq_core.workflow.unserved import WorkerCheck
+
+T = TypeVar("T")
 
 CHILDREN_KEPT_S = 2_592_000
 """Seconds for which the results of ended sub-tasks are stored, so that the task that called them can read them."""
@@ -58,7 +60,7 @@ class WorkflowClient:
 
     # --- enqueue ------------------------------------------------------------------------------------------------------
 
-    def enqueue(self, workflow: Whole, hook: TransactionHook | None = None) -> WorkflowHandle:
+    def enqueue(self, workflow: Whole[T], hook: TransactionHook | None = None) -> WorkflowHandle[T]:
         """Enqueue a workflow and return its handle. Members of large groups are streamed.
 
         Args:

@@ -84,11 +84,11 @@ async def clients(client: Client, later: AsyncClient, session: Session) -> None:
 
 
 def workflows() -> None:
-    assert_type(fetch.s("a") | parse.s(depth=2), Chain)
-    assert_type(chain(fetch.s("a"), parse.s(2), clean_up.si()), Chain)
+    assert_type(fetch.s("a") | parse.s(depth=2), Chain[list[str]])
+    assert_type(chain(fetch.s("a"), parse.s(2), clean_up.si()), Chain[None])
     assert_type(chain(fetch.s("a") for _ in range(3)), Chain)
     assert_type(group(fetch.s("a"), fetch.s("b")), Group)
-    assert_type(chord(group(fetch.s(each) for each in "abc"), report.s()).delay(), WorkflowHandle)
+    assert_type(chord(group(fetch.s(each) for each in "abc"), report.s()).delay(), WorkflowHandle[int])
     fetch.s("a").on_success(parse.s(2)).on_error(alarm.s()).on_complete(clean_up.si())
     chain(fetch.s("a"), step(note.s(), into="what"), step(report.s().with_arguments(words=1, title="t"), into="links"))
     chain(fetch.s(1), parse.s(2)).delay()  # error
