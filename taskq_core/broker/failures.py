@@ -48,6 +48,13 @@ class ProtocolError(ConnectionError):
     """The server sent bytes that are not a Redis reply."""
 
 
+class ClosedClientError(BrokerUnavailableError):
+    """The client was closed, so no further request can succeed."""
+
+    code = BrokerUnavailableError.code
+    may_have_happened = False
+
+
 class LateError(BrokerUnavailableError):
     """The server refused a request because its deadline has passed. A repeat would be refused as well."""
 

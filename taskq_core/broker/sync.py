@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from taskq_core.broker.cluster import NodeRequest, Server, cluster_exchange, learn_slots
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, LEAST_S, Endpoint
 from taskq_core.broker.exchange import CLOSING, TIME, Attempts, Write, exchange
-from taskq_core.broker.failures import CLIENT_ERRORS, translate, translate_connecting
+from taskq_core.broker.failures import CLIENT_ERRORS, ClosedClientError, translate, translate_connecting
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import run_plan
 from taskq_core.broker.sockets import pack, stream_over
@@ -139,7 +139,7 @@ class SyncRunner:
         return answers
 
     def _closed_error(self) -> BrokerUnavailableError:
-        return BrokerUnavailableError.unchanged(f"the client of {self.endpoint.address} is closed")
+        return ClosedClientError(f"the client of {self.endpoint.address} is closed")
 
     def _take(self, until: float) -> "_Connection":
         while self._idle:

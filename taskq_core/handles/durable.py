@@ -10,10 +10,12 @@ from taskq_core.broker.operations import steps as operations
 from taskq_core.broker.operations.steps import PAGE, EmittedValue, StreamPage
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.codec import check_step_name, decode_result, decode_signal, encode_value
-from taskq_core.errors import StepError, TaskNotFoundError, TaskStateError
+from taskq_core.errors import BrokerUnavailableError, StepError, TaskNotFoundError, TaskStateError
 from taskq_core.handles import subscription
+from taskq_core.handles.events import timeout_error
+from taskq_core.handles.patience import Patience
 from taskq_core.handles.source import HandleSource
-from taskq_core.settings import unknown
+from taskq_core.settings import Duration, seconds, unknown
 from taskq_core.wire import QueueKeys
 
 if TYPE_CHECKING:
@@ -81,37 +83,63 @@ def signal(
 class TaskStream:
     """The values that a task emits, for `for` and for `async for`. Returned by `TaskHandle.stream`."""
 
-    def __init__(self, source: HandleSource, handle: "SentLater", *, after: str, type_: Any) -> None:
+    def __init__(
+        self, source: HandleSource, handle: "SentLater", *, after: str, type_: Any, timeout: Duration | None
+    ) -> None:
         if after and not POSITION.fullmatch(after):
             raise StepError(f"after must be the id of an item of the stream, got {after!r:.100}")
         self._source = source
         self._handle = handle
         self._after = after
         self._type = type_
+        if timeout is not None:
+            seconds("timeout", timeout)  # refuse an invalid timeout at once
+        self._timeout = timeout
 
     def _item(self, each: EmittedValue) -> StreamItem:
         return StreamItem(each.id, decode_result(each.data, self._type), each.attempt, each.step)
 
     def __iter__(self) -> Iterator[StreamItem]:
-        position = StreamPosition(self._after, self._handle)
+        position, patience = StreamPosition(self._after, self._handle), self._source.patience(self._timeout)
         with closing(self._source.follower(self._handle.queue, self._handle.id)) as follower:
             while not position.is_last:
-                if position.pause_s:
-                    follower.wait(position.pause_s)
-                page = follower.read_stream(position.after, self._source.timeout_s)
-                position.move(page)
-                yield from map(self._item, page.values)
+                try:
+                    page = follower.read_stream(position.after, patience.read_s())
+                except BrokerUnavailableError as error:
+                    patience.record_unavailable(error)
+                    position.pause_s = subscription.FIRST_PAUSE_S
+                else:
+                    patience.record_answer(has_changed=bool(page.values))
+                    position.move(page)
+                    yield from map(self._item, page.values)
+                if pause_s := self._pause_s(position, patience):
+                    follower.wait(pause_s)
 
     async def __aiter__(self) -> AsyncIterator[StreamItem]:
-        position = StreamPosition(self._after, self._handle)
+        position, patience = StreamPosition(self._after, self._handle), self._source.patience(self._timeout)
         async with self._source.afollower(self._handle.queue, self._handle.id) as follower:
             while not position.is_last:
-                if position.pause_s:
-                    await follower.wait(position.pause_s)
-                page = await follower.read_stream(position.after)
-                position.move(page)
-                for each in page.values:
-                    yield self._item(each)
+                try:
+                    page = await follower.read_stream(position.after, patience.read_s())
+                except BrokerUnavailableError as error:
+                    patience.record_unavailable(error)
+                    position.pause_s = subscription.FIRST_PAUSE_S
+                else:
+                    patience.record_answer(has_changed=bool(page.values))
+                    position.move(page)
+                    for each in page.values:
+                        yield self._item(each)
+                if pause_s := self._pause_s(position, patience):
+                    await follower.wait(pause_s)
+
+    def _pause_s(self, position: "StreamPosition", patience: Patience) -> float:
+        """Return the seconds until the next read, 0 to read at once or after the last value."""
+        if position.is_last:
+            return 0.0
+        pause_s = patience.pause_s()
+        if pause_s is None:
+            raise timeout_error(self._handle.queue, self._handle.id, patience.timeout_s)
+        return pause_s if position.pause_s else 0.0
 
 
 class StreamPosition:

@@ -5,23 +5,17 @@ time, because Go workers publish no messages. States that a task passes through 
 """
 
 import hashlib
-import math
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
 from taskq_core.broker.operations.views import StoredTask
 from taskq_core.codec.progress import Progress
-from taskq_core.errors import BrokerError, BrokerUnavailableError, ResultTimeoutError
-from taskq_core.handles import subscription
+from taskq_core.errors import BrokerUnavailableError, ResultTimeoutError
 from taskq_core.handles.records import TaskInfo, task_info
 from taskq_core.handles.source import HandleSource
 from taskq_core.settings import Duration, seconds
 from taskq_core.wire import TaskState
-
-LAST_CHANCE_S = 2.0
-"""Minimum timeout in seconds of each read of the task, even if the loop's own timeout ends earlier."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +86,9 @@ class TaskEvents:
         self.task_id = task_id
         self.may_wait_in_outbox = may_wait_in_outbox
         self.after = after
-        self.timeout_s = None if timeout is None else seconds("timeout", timeout)
+        if timeout is not None:
+            seconds("timeout", timeout)  # refuse an invalid timeout at once
+        self.timeout = timeout
 
     def __iter__(self) -> Iterator[TaskEvent]:
         state = _Loop(self)
@@ -100,9 +96,9 @@ class TaskEvents:
             while True:
                 event = None
                 try:
-                    event = state.event(follower.read(state.patience_s()))
+                    event = state.event(follower.read(state.patience.read_s()))
                 except BrokerUnavailableError as error:
-                    state.record_unavailable(error)
+                    state.patience.record_unavailable(error)
                 if event is not None:
                     yield event
                 if state.has_ended:
@@ -115,9 +111,9 @@ class TaskEvents:
             while True:
                 event = None
                 try:
-                    event = state.event(await follower.read(state.patience_s()))
+                    event = state.event(await follower.read(state.patience.read_s()))
                 except BrokerUnavailableError as error:
-                    state.record_unavailable(error)
+                    state.patience.record_unavailable(error)
                 if event is not None:
                     yield event
                 if state.has_ended:
@@ -126,39 +122,28 @@ class TaskEvents:
 
 
 class _Loop:
-    """The state of one `for` loop over the events of a task: the last event, and the end of the loop's timeout."""
+    """The state of one `for` loop over the events of a task: the last event, and how long the loop goes on."""
 
     def __init__(self, events: TaskEvents) -> None:
         self._events = events
         self._last_event = events.after
-        self._ends_at = math.inf if events.timeout_s is None else time.monotonic() + events.timeout_s
         self._state: TaskState | None = None
-        self._unavailable: BrokerError | None = None
-        self._pause_s = subscription.FIRST_PAUSE_S
+        self.patience = events.source.patience(events.timeout)
         self.has_ended = False
         """True once the loop has read the final event of the task."""
 
-    def patience_s(self) -> float:
-        """Return the timeout in seconds of the next read: the time left for the loop, but at least `LAST_CHANCE_S`."""
-        return min(self._events.source.timeout_s, max(LAST_CHANCE_S, self._ends_at - time.monotonic()))
-
     def event(self, stored: StoredTask | None) -> TaskEvent | None:
         """Return the event for a task as just read. Return None if the task has not changed since the last event."""
-        self._unavailable = None
+        self.patience.record_answer()
         if stored is None and self._last_event is None and self._events.may_wait_in_outbox():
             return None
         event = event_of(stored)
         self.has_ended = event.is_final
         if event.id == self._last_event:
             return None
-        if event.state is not self._state:
-            self._pause_s = subscription.FIRST_PAUSE_S
+        self.patience.record_answer(has_changed=event.state is not self._state)
         self._last_event, self._state = event.id, event.state
         return event
-
-    def record_unavailable(self, error: BrokerError) -> None:
-        """Record that Redis did not answer. The loop reads again until its timeout is over."""
-        self._unavailable = error
 
     def pause_s(self) -> float:
         """Return the seconds until the next read.
@@ -167,11 +152,12 @@ class _Loop:
             BrokerUnavailableError: The timeout of the loop is over, and Redis does not answer.
             ResultTimeoutError: The timeout of the loop is over, and the task has not ended.
         """
-        pause_s = self._pause_s
-        self._pause_s = min(2 * pause_s, subscription.LONGEST_PAUSE_S)
-        left_s = self._ends_at - time.monotonic()
-        if left_s <= 0:
-            raise self._unavailable or ResultTimeoutError(
-                self._events.queue, self._events.task_id, f"the task did not end within {self._events.timeout_s:g} s"
-            )
-        return min(pause_s, left_s)
+        pause_s = self.patience.pause_s()
+        if pause_s is None:
+            raise timeout_error(self._events.queue, self._events.task_id, self.patience.timeout_s)
+        return pause_s
+
+
+def timeout_error(queue: str, task_id: str, timeout_s: float) -> ResultTimeoutError:
+    """Return the error of a loop whose timeout is over before its task has ended."""
+    return ResultTimeoutError(queue, task_id, f"the task did not end within {timeout_s:g} s")

@@ -159,9 +159,11 @@ class TaskHandle(SentLater, Generic[R_co]):
         """Block until the task has ended, and return its result.
 
         Args:
-            timeout: Maximum seconds to wait; None for no limit.
+            timeout: Maximum seconds to wait, also while Redis does not answer; then up to two more seconds. None: no
+                limit.
 
         Raises:
+            BrokerUnavailableError: The time is over, and Redis does not answer.
             ResultNotKeptError: The result of the task is not stored, because its `retention` is 0.
             ResultTimeoutError: The task did not end in time. It is not cancelled.
             ResultTooLargeError: The task succeeded, but its result is larger than `max_result_bytes` and was not
@@ -344,20 +346,25 @@ class TaskHandle(SentLater, Generic[R_co]):
         self._check_sent()
         return signal(self._keys, self.id, name, value, declared=self.signals, signal_id=signal_id)
 
-    def stream(self, *, after: str = "", value_type: Any = Any) -> TaskStream:
+    def stream(self, *, after: str = "", value_type: Any = Any, timeout: Duration | None = None) -> TaskStream:
         """Return an iterable of the values that the task emits, for `for` and `async for`, until the task has ended.
+
+        While Redis does not answer, the loop waits, and then goes on after the last value.
 
         Args:
             after: Id of the last item that you have received. "": start with the first stored value.
             value_type: Type of the values.
+            timeout: Maximum seconds of the loop. The loop may take two more seconds if Redis does not answer. None: no
+                limit.
 
         Raises:
             StepError: `after` is not the id of an item.
             TaskNotSentError: The surrounding transaction has not committed yet.
-            BrokerError: Raised in the loop: Redis does not answer.
+            ResultTimeoutError: Raised in the loop: the task did not end in time. It is not cancelled.
+            BrokerUnavailableError: Raised in the loop: the time is over, and Redis does not answer.
         """
         self._check_sent()
-        return TaskStream(self._source, self, after=after, type_=value_type)
+        return TaskStream(self._source, self, after=after, type_=value_type, timeout=timeout)
 
     def reschedule(
         self, *, at: datetime | None = None, after: Duration | None = None, call: SupportsCall | None = None

@@ -1,7 +1,6 @@
 """The requests of task and workflow handles, for blocking code and for coroutines."""
 
 import contextlib
-import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,9 +13,9 @@ from taskq_core.broker.operations.views import StoredTask
 from taskq_core.broker.plans import RequestPlan, arun_plan, run_plan
 from taskq_core.broker.sync import SyncRunner, SyncSubscription
 from taskq_core.errors import BrokerUnavailableError
-from taskq_core.handles import subscription
+from taskq_core.handles.patience import Patience
 from taskq_core.handles.subscription import EndHub, Find, TaskFollower
-from taskq_core.settings import Duration, seconds
+from taskq_core.settings import Duration
 from taskq_core.warnings import warn_if_blocking
 from taskq_core.wire import Keys, QueueKeys
 
@@ -56,13 +55,17 @@ class HandleSource:
         self.runner, self.async_runner = runner, async_runner
         self._hub = EndHub(async_runner)
 
-    def run(self, plan: RequestPlan[T]) -> T:
-        """Execute a request plan and return its result."""
-        return run_plan(plan, partial(self.runner.run, patience_s=self.timeout_s))
+    def run(self, plan: RequestPlan[T], patience_s: float | None = None) -> T:
+        """Execute a request plan and return its result. `patience_s`: maximum seconds of one request."""
+        return run_plan(plan, partial(self.runner.run, patience_s=patience_s or self.timeout_s))
 
-    async def arun(self, plan: RequestPlan[T]) -> T:
+    async def arun(self, plan: RequestPlan[T], patience_s: float | None = None) -> T:
         """Execute a request plan from a coroutine."""
-        return await arun_plan(plan, partial(self.async_runner.run, patience_s=self.timeout_s))
+        return await arun_plan(plan, partial(self.async_runner.run, patience_s=patience_s or self.timeout_s))
+
+    def patience(self, timeout: Duration | None) -> Patience:
+        """Return how long a reader with a timeout goes on."""
+        return Patience(timeout, read_s=self.timeout_s)
 
     def follower(self, queue: str, task_id: str) -> "BlockingFollower":
         """Return an object that reads one task repeatedly."""
@@ -83,27 +86,40 @@ class HandleSource:
         """Execute a plan until its result is not `NOT_YET`, or the time is over. Return the last result.
 
         Execute the plan again when a message on the queue's channel names the task, and also from time to time.
+
+        Raises:
+            BrokerUnavailableError: The time is over, and Redis does not answer.
         """
         warn_if_blocking(".result()", ".aresult()", until="until the task or workflow has ended")
-        deadline, pause_s = _deadline(timeout), subscription.FIRST_PAUSE_S
+        patience = self.patience(timeout)
         with contextlib.closing(self.follower(queue, task_id)) as follower:
-            while (result := self.run(plan())) is NOT_YET and (left_s := deadline - time.monotonic()) > 0:
-                follower.wait(min(pause_s, left_s))
-                pause_s = min(2 * pause_s, subscription.LONGEST_PAUSE_S)
-            return result
+            while True:
+                try:
+                    if (result := self.run(plan(), patience.read_s())) is not NOT_YET:
+                        return result
+                    patience.record_answer()
+                except BrokerUnavailableError as error:
+                    patience.record_unavailable(error)
+                if (pause_s := patience.pause_s()) is None:
+                    not_yet: T = NOT_YET
+                    return not_yet
+                follower.wait(pause_s)
 
     async def apoll(self, plan: Callable[[], RequestPlan[T]], queue: str, task_id: str, timeout: Duration | None) -> T:
         """Execute a plan until its result is not `NOT_YET`. Like `poll`, for coroutines."""
-        deadline, pause_s = _deadline(timeout), subscription.FIRST_PAUSE_S
+        patience = self.patience(timeout)
         async with self.afollower(queue, task_id) as follower:
-            while (result := await self.arun(plan())) is NOT_YET and (left_s := deadline - time.monotonic()) > 0:
-                await follower.wait(min(pause_s, left_s))
-                pause_s = min(2 * pause_s, subscription.LONGEST_PAUSE_S)
-            return result
-
-
-def _deadline(timeout: Duration | None) -> float:
-    return math.inf if timeout is None else time.monotonic() + seconds("timeout", timeout)
+            while True:
+                try:
+                    if (result := await self.arun(plan(), patience.read_s())) is not NOT_YET:
+                        return result
+                    patience.record_answer()
+                except BrokerUnavailableError as error:
+                    patience.record_unavailable(error)
+                if (pause_s := patience.pause_s()) is None:
+                    not_yet: T = NOT_YET
+                    return not_yet
+                await follower.wait(pause_s)
 
 
 class BlockingFollower:

@@ -180,18 +180,19 @@ class TaskFollower:
             if not readings.is_outdated(number):
                 changed.clear()
 
-    async def read_stream(self, after: str) -> StreamPage:
+    async def read_stream(self, after: str, patience_s: float | None = None) -> StreamPage:
         """Return the next values that the task emitted after a position.
 
         Raises:
             BrokerError: Redis does not answer.
         """
         request = read_stream(self._queue, self._task_id, after=after)
+        patience_s = patience_s or self._patience_s
         if self._shared is None:
-            page = await self._runner.run(request, patience_s=self._patience_s)
+            page = await self._runner.run(request, patience_s=patience_s)
         else:
             readings = self._shared[0]
-            reading = readings.take_page(after, lambda: self._runner.run(request, patience_s=self._patience_s))
+            reading = readings.take_page(after, lambda: self._runner.run(request, patience_s=patience_s))
             page = await asyncio.shield(reading)
         if not page.state and self._find_in_outbox is not None and await self.find() is not None:
             return StreamPage("pending", page.values)

@@ -58,9 +58,11 @@ class WorkflowHandle(SentLater, Generic[R_co]):
         steps, the result is a dict of their results by name.
 
         Args:
-            timeout: Maximum seconds to wait; None for no limit.
+            timeout: Maximum seconds to wait, also while Redis does not answer; then up to two more seconds. None: no
+                limit.
 
         Raises:
+            BrokerUnavailableError: The time is over, and Redis does not answer.
             WorkflowFailedError: Steps of the workflow failed.
             WorkflowCancelledError: The workflow was cancelled.
             WorkflowTimeoutError: The workflow did not end in time. It is not cancelled.

@@ -5,11 +5,11 @@ from typing import Any, Protocol, TypeVar
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
+from taskq_core.broker.failures import ClosedClientError
 from taskq_core.broker.operations.new_tasks import NewTask, StoreCode
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.client.runtime import Store
-from taskq_core.errors import BrokerUnavailableError
 from taskq_core.testing.steps import drive
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class WatchedAsyncRunner(AsyncRunner):
     async def run(self, operation: Operation[T], *, patience_s: float | None = None) -> T:
         """Send one operation and return its response. See `AsyncRunner.run`."""
         if self.is_closed:
-            raise BrokerUnavailableError.unchanged(f"the client of {self.endpoint.address} is closed")
+            raise ClosedClientError(f"the client of {self.endpoint.address} is closed")
         answer = await super().run(operation, patience_s=patience_s)
         await _report(self._watcher, operation, answer, on_loop=True)
         return answer
