@@ -39,8 +39,8 @@ async def test_a_view_streams_what_a_task_emits_until_the_browser_leaves(redis: 
     draining = asyncio.create_task(adrain(taskq))
     async with stream(site, f"/words/{handle.id}") as events:
         first = await events.next()
-        open_streams = _streams._count
-    left = (_streams._count, taskq.runtime.source._hub._channels.get(asyncio.get_running_loop()))
+        open_streams = _streams._open.total()
+    left = (_streams._open.total(), taskq.runtime.source._hub._channels.get(asyncio.get_running_loop()))
     gate.set()
     await draining
     async with stream(site, f"/words/{handle.id}", last_event_id=first.id) as events:
