@@ -278,6 +278,7 @@ class Endpoint:
         clock_offset_s: Unix time of the server minus monotonic time of this process, None while it is unknown.
         takeovers: Number of failovers that `follow_primary` has detected. A connection that was opened before the last
             failover leads to the old primary.
+        count_steps: Called when a request has stored steps of workflows, with queue, name of the task and their number.
     """
 
     def __init__(self, source: "str | Address | redis.Redis | redis.asyncio.Redis", *, embedded_folder: Path) -> None:
@@ -292,6 +293,7 @@ class Endpoint:
         self.takeovers = 0
         self._primary: Server | None = None
         self.clock_offset_s: float | None = None
+        self.count_steps: Callable[[str, str, int], None] = lambda *_: None
         self.slots = SlotMap(())
         self.server: Server | None = None
         if isinstance(source, str):
@@ -380,6 +382,7 @@ class Endpoint:
             address = replace(self._address, kind="standalone", hosts=((host, port),))
             node = self._nodes[(host, port)] = Endpoint(address, embedded_folder=self._embedded_folder)
             node.is_node = True
+            node.count_steps = self.count_steps
         return node
 
     def connection(self, *, timeout_s: float = ANSWER_TIMEOUT_S, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 from taskq_core.broker.cluster import ASKING, absent_key
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.failures import LateError, is_late, is_missing_script, translate, translate_connecting
+from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import REQUEST_LIFETIME_S, Argument, Operation
 from taskq_core.broker.operations.replies import time_ms
 from taskq_core.broker.replication import (
@@ -48,6 +49,8 @@ class Write:
 Exchange = Generator[Write, list[Any], list[Any]]
 """Yields writes, receives their replies, and returns the answers of some operations."""
 TIME: Command = ("TIME",)
+WITH_STEPS = b"\0steps"
+"""Begins the reply of a script that has stored steps of workflows; see `with_steps` in `_flow.lua`."""
 CLOSING = frozenset((BrokerUnavailableError, BrokerReplicationError))
 """Types of answers after which the connection must be closed, because its server may be the wrong one."""
 
@@ -88,12 +91,22 @@ def exchange(
         try:
             if isinstance(reply, Exception):
                 reply = yield from _send_again(endpoint, operation, reply, block_s, is_asking)
+            if type(reply) is list and reply and reply[0] == WITH_STEPS:
+                reply = _count_steps(endpoint, reply)
             if operation.confirm is not None and is_due(operation, reply):
                 yield from _confirm(endpoint, operation, reply, left_s)
             answers.append(operation.read(reply))
         except BrokerError as error:
             answers.append(error)
     return answers
+
+
+def _count_steps(endpoint: Endpoint, reply: list[Any]) -> Any:
+    """Report the steps of workflows that a script has stored, and return the reply of the script itself."""
+    _, own, queue, *counts = reply
+    for name, count in zip(counts[::2], counts[1::2], strict=True):
+        endpoint.count_steps(replies.shown(queue), replies.shown(name), int(count))
+    return own
 
 
 def _set_deadline(endpoint: Endpoint, operation: Operation[Any]) -> Generator[Write, list[Any], None]:

@@ -75,6 +75,7 @@ class Runtime:
         circuit = Circuit(
             settings.circuit_breaker, address=self.endpoint.address, opened=preparer.metrics.circuit_opened
         )
+        self.endpoint.count_steps = preparer.metrics.sent
         self._sender = sender = Sender(preparer, circuit, settings.limits, timeout_s=timeout_s)
         self.delivery = Delivery(sender)
         self.hook = hook
@@ -95,6 +96,7 @@ class Runtime:
         """Send all further requests to another store, also from existing clients. None: the Redis of the settings."""
         store = store or self._own
         self.endpoint, self.runner, self.async_runner = store.endpoint, store.runner, store.async_runner
+        self.endpoint.count_steps = self.preparer.metrics.sent
         self.source.send_through(store.runner, store.async_runner)
         self._sender.reset()
         if self.outbox is not None:

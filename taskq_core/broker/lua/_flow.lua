@@ -206,12 +206,38 @@ local function workflows(own, now)
     wake(own .. 'wake')
   end
 
+  local stored = {} -- number of the steps that this script has stored, by name of the task
+
+  -- name_of: return the name of the task in a message, '' if the message does not begin with a name.
+  local function name_of(message)
+    local tag, low, high = string.byte(message, 1, 3)
+    if tag ~= 10 or not high then
+      return ''
+    elseif low < 128 then
+      return string.sub(message, 3, 2 + low)
+    end
+    return string.sub(message, 4, 3 + low - 128 + 128 * high)
+  end
+
+  -- with_steps: return a reply of a script, together with the number of the steps that the script has stored. The client
+  -- counts these steps as enqueued.
+  function flow.with_steps(reply)
+    local counted = { '\0steps', reply, home }
+    for name, count in pairs(stored) do
+      counted[#counted + 1] = name
+      counted[#counted + 1] = count
+    end
+    return #counted > 3 and counted or reply
+  end
+
   -- put: store the task of a step in this queue. Return false if a task with this id exists that is not the step's.
   function flow.put(task_prefix_, id, step, message, start)
     local keys = { prefix = task_prefix_, scheduled = task_prefix_ .. 'scheduled' }
     -- no limits here, because `dequeue` applies the limits of the task
     local code, is_ready, band = store(keys, now, id, message, start, '', 0, '', '', false)
     if code == '1' then
+      local name = name_of(message)
+      stored[name] = (stored[name] or 0) + 1
       redis.call('HSET', task_prefix_ .. 't:' .. id, 'taskq_step', step)
       redis.call('ZADD', steps, whole(now.s), step)
       if is_ready then

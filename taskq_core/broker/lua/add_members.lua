@@ -30,4 +30,4 @@ flow.open(KEYS[1])
 for at = 7, #ARGV do
   flow.add_member(i, first + at - 7, ARGV[at])
 end
-return 1
+return flow.with_steps(1)

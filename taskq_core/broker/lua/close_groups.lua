@@ -25,4 +25,4 @@ local closed = 0
 for i in string.gmatch(redis.call('HGET', KEYS[1], 'streams') or '', '%d+') do
   closed = closed + (flow.close(i, ARGV[3]) and 1 or 0)
 end
-return closed
+return flow.with_steps(closed)

@@ -90,4 +90,4 @@ if redis.call('HGET', KEYS[1], 'streams') then
 end
 flow.open(KEYS[1])
 flow.begin(ARGV[5])
-return 1
+return flow.with_steps(1)

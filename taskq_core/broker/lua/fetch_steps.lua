@@ -41,4 +41,4 @@ for at = 3, #ARGV do
     break
   end
 end
-return reply
+return flow.with_steps(reply)

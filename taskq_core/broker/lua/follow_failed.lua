@@ -43,4 +43,4 @@ local others = {}
 if redis.call('EXISTS', KEYS[9], KEYS[10]) > 0 then
   others = redis.call('SMEMBERS', KEYS[8])
 end
-return { #listed, gone, flow.has_ends_to_send and 1 or 0, others }
+return flow.with_steps({ #listed, gone, flow.has_ends_to_send and 1 or 0, others })

@@ -19,4 +19,4 @@ local i = redis.call('HGET', KEYS[1], 'n:' .. ARGV[3])
 if not i or not flow.open(KEYS[1]) then
   return false
 end
-return flow.grow(i, ARGV[3], ARGV[4], ARGV, 5)
+return flow.with_steps(flow.grow(i, ARGV[3], ARGV[4], ARGV, 5))

@@ -38,4 +38,4 @@ end
 for _, receipt in ipairs(redis.call('ZRANGE', KEYS[5], '-inf', whole(now_s - tonumber(ARGV[5])), 'BYSCORE', 'LIMIT', 0, 200)) do
   redis.call('ZREM', KEYS[5], receipt)
 end
-return 1
+return flow.with_steps(1)

@@ -29,4 +29,4 @@ for i = 3, #ARGV, 3 do
     end
   end
 end
-return flow.has_ends_to_send and 1 or 0
+return flow.with_steps(flow.has_ends_to_send and 1 or 0)

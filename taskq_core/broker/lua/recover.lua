@@ -58,6 +58,7 @@ local length = redis.call('LLEN', KEYS[1]) -- this and the next calls raise an e
 check('ZCARD', KEYS[3], KEYS[4], KEYS[5])
 local cutoff = now_s - tonumber(ARGV[2])
 local task_prefix = ARGV[3] .. 't:'
+local flow -- this object is created for the first task that is a workflow step
 local budget = math.max(1, math.floor(2000000 / math.max(1, length)))
 local codes, failed, archived = {}, 0, 0
 local limits = limiter(ARGV[3], now_s, now_ns, now_ms)
@@ -104,7 +105,7 @@ for i = 11, math.min(#ARGV, 10 + 7 * budget), 7 do
       archived = archived + 1
       announce(keys, fields[1], id)
       if fields[2] then
-        local flow = workflows(string.sub(KEYS[5], 1, -11), { s = now_s, ns = now_ns, ms = now_ms })
+        flow = flow or workflows(string.sub(KEYS[5], 1, -11), { s = now_s, ns = now_ns, ms = now_ms })
         flow.settled(fields[2], 'a', key, ARGV[i + 4], '')
       end
     elseif verdict == 'z' and message ~= '' then
@@ -126,4 +127,5 @@ if archived > 0 then
 end
 count(ARGV[3], 'processed', failed, now_s, tonumber(ARGV[5]))
 count(ARGV[3], 'failed', failed, now_s, tonumber(ARGV[5]))
-return table.concat(codes) .. string.rep('2', (#ARGV - 10) / 7 - #codes)
+local reply = table.concat(codes) .. string.rep('2', (#ARGV - 10) / 7 - #codes)
+return flow and flow.with_steps(reply) or reply

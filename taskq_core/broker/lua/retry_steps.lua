@@ -21,7 +21,7 @@ if (state ~= 'failed' and state ~= 'running') or not flow.open(KEYS[1]) then
   return { '0', 0 }
 end
 if ARGV[4] == '' then
-  return { '0', flow.retry(ARGV[3]) and 1 or 0 }
+  return flow.with_steps({ '0', flow.retry(ARGV[3]) and 1 or 0 })
 end
 local cursor, count = flow.retry_members(ARGV[3], ARGV[4], ARGV[5])
-return { cursor, count }
+return flow.with_steps({ cursor, count })

@@ -264,4 +264,4 @@ if requeued > 0 then
 end
 count(ARGV[3], 'processed', processed, now_s, tonumber(ARGV[5]))
 count(ARGV[3], 'failed', failed, now_s, tonumber(ARGV[5]))
-return table.concat(codes)
+return flow and flow.with_steps(table.concat(codes)) or table.concat(codes)

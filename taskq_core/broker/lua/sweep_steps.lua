@@ -43,4 +43,4 @@ for _, step in ipairs(steps) do
     found = found + 1
   end
 end
-return { #steps, found, flow.has_ends_to_send and 1 or 0 }
+return flow.with_steps({ #steps, found, flow.has_ends_to_send and 1 or 0 })
