@@ -358,7 +358,7 @@ class TaskQ(Registry):
             first_state=info.state,
             signals={} if task is None else task.options.signals,
         )
-        handle.info, handle.is_late = info, is_late
+        handle.info, handle.is_late, handle.generation = info, is_late, info.generation or None
         return handle
 
     def enqueue_workflow(self, workflow: Whole[T]) -> WorkflowHandle[T]:

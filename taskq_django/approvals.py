@@ -29,7 +29,6 @@ def approval_url(context: TaskContext, name: str, *, base_url: str, **options: U
     """Return a link by which a person answers the next `receive(name)` of this task. The first answer counts.
 
     Every person who has the link can answer, and can read its content. It is signed with `SECRET_KEY`.
-    The link would also answer a later task with the same id, so do not choose the ids of such tasks yourself.
 
     Args:
         context: The context of the running task.

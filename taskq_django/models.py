@@ -93,9 +93,10 @@ class Task(RedisModel):
 
     @property
     def mark(self) -> str:
-        """State of the task when it was read, and the signal that it waited for."""
+        """Generation and state of the task when it was read, and the signal that it waited for; see `read_mark`."""
         wait = getattr(self.record, "wait", None)
-        return f"{self.record.state} {wait.name}#{wait.number}" if wait else str(self.record.state)
+        state = f"{self.record.state} {wait.name}#{wait.number}" if wait else str(self.record.state)
+        return f"@{self.record.generation} {state}" if self.record.generation else state
 
 
 class Worker(RedisModel):

@@ -25,8 +25,7 @@ SECRET_MIN = 16
 def approval_url(context: TaskContext, name: str, *, secret: str, base_url: str, **options: Unpack[LinkOptions]) -> str:
     """Return a link by which a person answers the next `receive(name)` of this task. The first answer counts.
 
-    Every person who has the link can answer, and can read its content. The link would also answer a later task
-    with the same id, so do not choose the ids of such tasks yourself.
+    Every person who has the link can answer, and can read its content.
 
     Args:
         context: The context of the running task.

@@ -35,7 +35,7 @@ from taskq_core.telemetry import ClientMetrics, ProducerSpan, Tracing, fit, type
 from taskq_core.telemetry.propagation import USER_HEADERS_LIMIT, headers_size
 from taskq_core.warnings import PayloadSizeWarning, warn_caller
 from taskq_core.wire import ENQUEUED, QueueKeys, encode_headers
-from taskq_core.wire.ids import new_task_id
+from taskq_core.wire.ids import new_task_id, new_token
 from taskq_core.wire.uniqueness import digest as digest_of
 
 R = TypeVar("R")
@@ -66,6 +66,8 @@ class Prepared(Generic[R]):
             holder: Id of the task that holds the unique lock, "" if unknown.
         """
         if code == StoreCode.STORED:
+            if self.task.confirm is None:  # otherwise an earlier call may have stored the task
+                self.handle.generation = self.task.generation or self.handle.generation
             return None
         if code in HELD:
             if holder:
@@ -175,7 +177,8 @@ class Preparer:
         payload = task.encode(call.args, call.kwargs)
         if len(payload) >= PAYLOAD_WARNS:
             check_size(task.name, len(payload))
-        task_id = plan.task_id or task_id or new_task_id()
+        chosen_id = plan.task_id or task_id
+        task_id = chosen_id or new_task_id()
         span = self.tracing.start_producer(plan.queue.name, task.name, task_id, body_size=len(payload), links=links)
         try:
             limit = "" if plan.limits is None else limit_of(plan.limits, call)
@@ -185,7 +188,10 @@ class Preparer:
         except BaseException as error:
             span.end(error)
             raise
-        return Prepared(plan.queue, new, self.handle(task, task_id, plan), span)
+        handle = self.handle(task, task_id, plan)
+        if chosen_id is None:
+            handle.generation = ""  # no later task gets this random id
+        return Prepared(plan.queue, new, handle, span)
 
     def headers(
         self,
@@ -247,6 +253,8 @@ class Preparer:
         if plan.has_rules:
             new.marks, new.unique_rule, new.confirm = plan.marks, plan.unique_rule, plan.confirm
             new.digest = "" if plan.confirm is None else _digest(name, payload)
+        if plan.task_id is not None:
+            new.generation = new_token()
         return new
 
     def handle(self, task: BaseTask[R], task_id: str, plan: Plan | None = None) -> TaskHandle[R]:

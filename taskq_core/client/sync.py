@@ -150,7 +150,7 @@ class Client:
             while True:
                 answer = run_plan(self._sender.store(prepared.queue, (prepared.task,), timeout_s), self._answer)
                 if answer == StoreCode.STORED.value:
-                    error = None
+                    error = prepared.settle(StoreCode.STORED)
                     break
                 ((code, holder),) = answer.each()
                 error = prepared.settle(code, answer, holder)

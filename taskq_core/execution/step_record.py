@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from taskq_core.broker.operations import steps as operations
-from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.operation import Operation, run_owner
 from taskq_core.broker.operations.steps import Record, Refusal
 from taskq_core.codec import check_step_name, encode_result
 from taskq_core.errors import (
@@ -80,6 +80,7 @@ class Steps(ABC):
         self._fence: dict[str, Any] = {"owner": owner, "run": run}
         self._names: Counter[str] = Counter()
         self._record: Record = {}
+        self._has_links = self._links_stored = False  # whether links contain the fence of this run, and the record too
         self._lock = asyncio.Lock()
         self._ahead_ms = -1.0  # Redis's clock minus the monotonic clock; -1 before the stored steps are loaded
         self._size = 0  # bytes of the stored results of all steps
@@ -136,8 +137,9 @@ class Steps(ABC):
 
     async def _load(self) -> Record:
         async with self._lock:  # concurrent steps load the stored steps only once
-            if self._ahead_ms < 0:
-                load = operations.load_steps(self._queue, self._task_id, **self._fence)
+            while self._ahead_ms < 0 or self._has_links != self._links_stored:
+                self._links_stored = self._has_links
+                load = operations.load_steps(self._queue, self._task_id, has_links=self._links_stored, **self._fence)
                 loaded = _accepted(await self._ask(load))
                 self._record = loaded.record
                 self._size = sum(len(value) for field, value in loaded.record.items() if field[:2] in ("s:", "k:"))
@@ -304,10 +306,17 @@ class Steps(ABC):
             duration_ms = duration.timestamp() * 1000 - self._now_ms
         await self._end_wait(f"z:{name}", duration_ms)
 
-    def next_receive(self, name: str) -> int:
-        """Return the number that the next `receive` of a signal name has, from 1."""
+    def next_receive(self, name: str) -> tuple[int, str]:
+        """Return the number that the next `receive` of a signal name has, from 1, and a generation of the task.
+
+        Before the record is loaded, its generation is unknown. Then the fence of the run takes its place, which the
+        request that loads the record adds to the record.
+        """
         self._check_signal(name)
-        return self._names[f"r:{name}"] + 1
+        if self._ahead_ms >= 0:
+            return self._names[f"r:{name}"] + 1, self._record["of"].decode()
+        self._has_links = True
+        return self._names[f"r:{name}"] + 1, run_owner(**self._fence)
 
     async def receive(self, name: str, timeout: Duration | None) -> tuple[str, bytes | None]:
         """Return the name and number of the next signal, and its value as JSON, None after the timeout.

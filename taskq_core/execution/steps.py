@@ -241,10 +241,10 @@ class StepContext:
             await steps.run(steps.emit(data))
 
 
-def next_receive(context: StepContext, name: str) -> int:
-    """Return the number that the next `receive` of a signal name has, from 1.
+def next_receive(context: StepContext, name: str) -> tuple[int, str]:
+    """Return the number that the next `receive` of a signal name has, from 1, and a generation of the task.
 
-    The link of `approval_url` contains this number.
+    The link of `approval_url` contains both.
     """
     return context._durable("approval_url").next_receive(name)
 

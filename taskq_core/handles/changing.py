@@ -28,10 +28,10 @@ from taskq_core.settings import ArchiveLimits, Duration, seconds
 from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_message, encode_message
 from taskq_core.wire.uniqueness import digest, names_in
 
+NO_TASK = "-"
+"""Generation of a task that does not exist. A request with it finds no task."""
 PAYLOAD_MAX = 16 * 1024 * 1024
 """Maximum size of a new payload in bytes, the same as for an enqueue."""
-CANCELLABLE = (TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)
-"""States in which a task can be deleted or archived without a worker."""
 _UNTRIMMED = ArchiveLimits(max_tasks=10**12, kept_s=10**10)
 """Archive limits for handles. They trim nothing, because a handle does not have the setting `ARCHIVE`. Workers trim
 archives."""
@@ -66,6 +66,17 @@ def refusal(queue: str, task_id: str, answer: str, *, doing: str) -> Exception:
         TaskState.AGGREGATING: "a worker is combining its group into one task",
     }
     return TaskStateError(queue, task_id, answer, reason.get(TaskState(answer), f"the task cannot be {doing}"))
+
+
+def identify(queue: QueueKeys, task_id: str, generation: str = "") -> RequestPlan[str]:
+    """Return the generation of the task that a request is for: the one that the caller has seen, else the present one.
+
+    Every request to a task contains its generation, so that it changes no later task with the same id if it arrives
+    late. If the task does not exist, the returned generation belongs to no task.
+    """
+    if not generation:
+        (generation,) = yield from ask(actions.identify(queue, (task_id,)))
+    return generation
 
 
 def start_of(at: datetime | None, after: Duration | None, *, what: str = "a retry") -> str:
@@ -108,6 +119,7 @@ def reschedule(
     at: datetime | None,
     after: Duration | None,
     payload: bytes | None = None,
+    generation: RequestPlan[str],
 ) -> RequestPlan[None]:
     """Change the start of a task, and its payload if one is given, in one step.
 
@@ -117,13 +129,15 @@ def reschedule(
         at: The new start, with a time zone.
         after: Time from now, instead of `at`.
         payload: New payload of the task. None does not change it.
+        generation: Returns the generation of the task, see `identify`.
     """
     start = start_of(at, after, what="another time")
     if payload is not None:
         check_payload(payload)
-        yield from replace_payload(queue, task_id, payload, start=start, doing="rescheduled")
+        yield from replace_payload(queue, task_id, payload, start=start, doing="rescheduled", generation=generation)
         return
-    answer = yield from ask(actions.change_task(queue, task_id, start=start))
+    change = actions.change_task(queue, task_id, start=start, generation=(yield from generation))
+    answer = yield from ask(change)
     if answer != OK:
         raise refusal(queue.name, task_id, answer, doing="rescheduled")
 
@@ -135,6 +149,7 @@ def replace_payload(
     *,
     start: str = "",
     doing: str,
+    generation: RequestPlan[str],
     expected: bytes | None = None,
 ) -> RequestPlan[None]:
     """Replace the payload of a task and its unique lock. If the task changes at the same time, read it and try again.
@@ -145,8 +160,10 @@ def replace_payload(
         payload: The new payload, checked by `check_payload`.
         start: New start of the task in the form of `actions.act`, "" to keep the old start.
         doing: Name of the change for error messages, such as "changed".
+        generation: Returns the generation of the task, see `identify`.
         expected: The payload that the caller read before. If the stored payload differs, nothing is changed.
     """
+    seen = yield from generation
     for _ in range(_ATTEMPTS):
         stored: StoredTask | None = yield from ask(views.read_task(queue, task_id))
         if stored is None:
@@ -164,6 +181,7 @@ def replace_payload(
                 new=encode_message(changed),
                 old_lock=message.unique_key,
                 new_lock=changed.unique_key,
+                generation=seen,
             )
         )
         if answer == OK:
@@ -176,9 +194,13 @@ def replace_payload(
     raise TaskStateError(queue.name, task_id, "changing", "other clients keep changing the task; try again")
 
 
-def move_one(keys: Keys, queue: QueueKeys, target: QueueKeys, task_id: str) -> RequestPlan[None]:
+def move_one(
+    keys: Keys, queue: QueueKeys, target: QueueKeys, task_id: str, *, generation: RequestPlan[str]
+) -> RequestPlan[None]:
     """Move one task to another queue, unless it runs."""
-    ((departure, code),) = yield from move(keys, queue, target, [task_id], state=None)
+    generations = {task_id: (yield from generation)}
+    moved = yield from move(keys, queue, target, [task_id], state=None, generations=generations)
+    ((departure, code),) = moved
     if departure.answer != OK:
         raise refusal(queue.name, task_id, departure.answer, doing="moved")
     if isinstance(code, WireFormatError):
@@ -200,12 +222,19 @@ def wish_of(*, retry: bool, keep: bool | None) -> CancelOutcome:
 
 
 def cancel(
-    keys: Keys, queue: QueueKeys, task_id: str, *, retry: bool, keep: bool | None, children: bool = False
+    keys: Keys,
+    queue: QueueKeys,
+    task_id: str,
+    *,
+    retry: bool,
+    keep: bool | None,
+    children: bool = False,
+    generation: RequestPlan[str],
 ) -> RequestPlan[bool]:
     """Cancel a task and return whether that was possible. See `TaskHandle.cancel`."""
     wish = wish_of(retry=retry, keep=keep)
     workflows = set((yield from ask_children(queue, task_id)) if children else ())
-    is_cancelled = yield from _cancel(keys, queue, task_id, wish, keep)
+    is_cancelled = yield from _cancel(keys, queue, task_id, wish, keep, (yield from generation))
     if children and is_cancelled:  # ask again: the running task may have enqueued more sub-tasks
         workflows.update((yield from ask_children(queue, task_id)))
     for workflow_id in workflows if is_cancelled else ():
@@ -220,18 +249,19 @@ def ask_children(queue: QueueKeys, task_id: str) -> RequestPlan[list[str]]:
     return [value.decode().partition(" ")[2] for field, value in record.items() if field.startswith("c:")]
 
 
-def _cancel(keys: Keys, queue: QueueKeys, task_id: str, wish: CancelOutcome, keep: bool | None) -> RequestPlan[bool]:
-    retry = wish is CancelOutcome.RETRY
-    if not retry:
+def _cancel(
+    keys: Keys, queue: QueueKeys, task_id: str, wish: CancelOutcome, keep: bool | None, generation: str
+) -> RequestPlan[bool]:
+    if wish is not CancelOutcome.RETRY:
         if keep:
-            (answer,) = yield from ask(actions.act(queue, Action.CANCEL, (task_id,), archive=_UNTRIMMED))
-            if answer in (OK, Refusal.NOT_FOUND) or answer != TaskState.ACTIVE:
-                return answer == OK
+            archive = actions.act(
+                queue, Action.CANCEL, (task_id,), generations={task_id: generation}, archive=_UNTRIMMED
+            )
+            (answer,) = yield from ask(archive)
         else:
-            state = yield from ask(views.revoke(queue, task_id))
-            if state is not TaskState.ACTIVE:
-                return state in CANCELLABLE
-    if (yield from ask(services.ask_cancel(queue, task_id, wish))) != TaskState.ACTIVE:
-        return False
-    yield from ask(services.cancel(keys.cancel, task_id))
-    return True
+            answer = yield from ask(actions.revoke(queue, task_id, generation=generation))
+        if answer != TaskState.ACTIVE:
+            return answer == OK
+    request = services.ask_cancel(queue, keys.cancel, task_id, wish, generation=generation)
+    state, _receivers = yield from ask(request)
+    return state == TaskState.ACTIVE

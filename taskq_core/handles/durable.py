@@ -54,8 +54,9 @@ def signal(
     declared: Mapping[str, Any],
     signal_id: str | None = None,
     number: int = 0,
+    generation: RequestPlan[str],
 ) -> RequestPlan[None]:
-    """Send a value to a task. See `TaskHandle.signal`, and for `number` `Inspector.signal_task`."""
+    """Send a value to a task. See `TaskHandle.signal`, and for `number` and `generation` `Inspector.signal_task`."""
     check_step_name("name of a signal", name)
     data = encode_value(f"the value of signal {name!r}", value)
     if declared:
@@ -64,7 +65,10 @@ def signal(
         decode_signal(name, data, declared[name], way_out="nothing was sent")
     if signal_id is not None and not (isinstance(signal_id, str) and _SIGNAL_ID.fullmatch(signal_id)):
         raise StepError(f"signal_id must be 1 to 64 characters of text, got {signal_id!r:.100}")
-    answer = yield from ask(operations.signal(queue, task_id, name, data, signal_id=signal_id, number=number))
+    request = operations.signal(
+        queue, task_id, name, data, signal_id=signal_id, number=number, generation=(yield from generation)
+    )
+    answer = yield from ask(request)
     if answer == "missing":
         raise TaskNotFoundError(queue.name, task_id)
     if answer == "full":

@@ -42,7 +42,7 @@ def _find_in(keys: Keys, names: Sequence[str], task_id: str, *, is_cluster: bool
         for start in range(0, len(queues), QUEUES_AT_ONCE):
             names += yield from ask(views.locate(queues[start : start + QUEUES_AT_ONCE], task_id))
     for name in names:
-        stored = yield from ask(views.read_task(keys.queue(name), task_id))
+        stored = yield from ask(views.read_task(keys.queue(name), task_id, identify=True))
         if stored is not None:
             info = task_info(stored)
             is_itself = info.queue == name and info.id == task_id  # a damaged message may contain another queue or id

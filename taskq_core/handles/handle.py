@@ -80,9 +80,12 @@ class TaskHandle(SentLater, Generic[R_co]):
         signals: Names and types of the signals that the task declares. Empty: all signals are allowed.
         is_late: True while the task may still wait in an outbox although its transaction has committed.
         note: Data that an adapter stores until the send has succeeded or failed.
+        generation: Distinguishes the task from later tasks with the same id, so that no request of this handle reaches
+            a later one. "": the id is random, so no later task has it. None: the first request asks Redis.
     """
 
     existing = False
+    generation: str | None = None
     info: TaskInfo | None = None
     _not_sent = TaskNotSentError
     _last_state: TaskState | None = None
@@ -154,6 +157,7 @@ class TaskHandle(SentLater, Generic[R_co]):
         """Record that an existing task holds the unique lock. The handle belongs to that task from now on."""
         self.id = task_id
         self.existing = True
+        self.generation = None
 
     def result(self, timeout: Duration | None = None) -> R_co:
         """Block until the task has ended, and return its result.
@@ -248,12 +252,27 @@ class TaskHandle(SentLater, Generic[R_co]):
 
     def _ask_info(self) -> RequestPlan[TaskInfo]:
         self._check_sent()
-        stored = yield from ask(views.read_task(self._keys, self.id))
+        stored = yield from ask(views.read_task(self._keys, self.id, identify=self.generation is None))
         if stored is not None:
+            self._bind(stored.generation)
             return task_info(stored)
         if self.is_late:
             raise TaskNotSentError(self.queue, self.id, "the task waits in the outbox until a worker sends it")
         raise TaskNotFoundError(self.queue, self.id)
+
+    def _bind(self, generation: str) -> None:
+        """Use the generation of the task as read for all requests, unless the handle already has one."""
+        if self.generation is None and generation:
+            self.generation = generation
+
+    def _identified(self) -> RequestPlan[str]:
+        """Return the generation for a request to the task."""
+        if self.generation is not None:
+            return self.generation
+        generation = yield from changing.identify(self._keys, self.id)
+        if generation != changing.NO_TASK:
+            self._bind(generation)
+        return generation
 
     def events(self, *, after: str | None = None, timeout: Duration | None = None) -> TaskEvents:
         """Return an iterable of the task's events from now on, for `for` and `async for`: state and progress.
@@ -312,7 +331,15 @@ class TaskHandle(SentLater, Generic[R_co]):
 
     def _cancel(self, retry: bool, keep: bool | None, children: bool) -> RequestPlan[bool]:
         self._check_sent()
-        plan = changing.cancel(self._source.keys, self._keys, self.id, retry=retry, keep=keep, children=children)
+        plan = changing.cancel(
+            self._source.keys,
+            self._keys,
+            self.id,
+            retry=retry,
+            keep=keep,
+            children=children,
+            generation=self._identified(),
+        )
         return (yield from plan)
 
     def signal(self, name: str, value: object = None, *, signal_id: str | None = None) -> None:
@@ -344,7 +371,15 @@ class TaskHandle(SentLater, Generic[R_co]):
 
     def _signal(self, name: str, value: object, signal_id: str | None) -> RequestPlan[None]:
         self._check_sent()
-        return signal(self._keys, self.id, name, value, declared=self.signals, signal_id=signal_id)
+        return signal(
+            self._keys,
+            self.id,
+            name,
+            value,
+            declared=self.signals,
+            signal_id=signal_id,
+            generation=self._identified(),
+        )
 
     def stream(self, *, after: str = "", value_type: Any = Any, timeout: Duration | None = None) -> TaskStream:
         """Return an iterable of the values that the task emits, for `for` and `async for`, until the task has ended.
@@ -403,7 +438,9 @@ class TaskHandle(SentLater, Generic[R_co]):
             if call.task.name != self.name:
                 raise ConfigurationError(f"call must be a call of task {self.name!r}, got one of {call.task.name!r}")
             payload = call.task.encode(call.args, call.kwargs)
-        yield from changing.reschedule(self._keys, self.id, at=at, after=after, payload=payload)
+        yield from changing.reschedule(
+            self._keys, self.id, at=at, after=after, payload=payload, generation=self._identified()
+        )
 
     def move(self, to_queue: str) -> None:
         """Move the task to another queue, unless it runs. Its state does not change. `queue` becomes the new queue.
@@ -430,7 +467,7 @@ class TaskHandle(SentLater, Generic[R_co]):
         if to_queue == self.queue:
             raise ConfigurationError(f"the task is in queue {to_queue!r} already; name another queue")
         keys = self._source.keys
-        yield from changing.move_one(keys, self._keys, keys.queue(to_queue), self.id)
+        yield from changing.move_one(keys, self._keys, keys.queue(to_queue), self.id, generation=self._identified())
         self.queue = to_queue
 
 

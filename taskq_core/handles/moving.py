@@ -17,8 +17,9 @@ lock moves with its remaining time.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from taskq_core.broker.operations import actions, dispatch, new_tasks, workflows
 from taskq_core.broker.operations.actions import MOVE_S, OK, Departure
@@ -46,16 +47,22 @@ Code = str | WireFormatError
 
 
 def move(
-    keys: Keys, queue: QueueKeys, target: QueueKeys, ids: Sequence[str], *, state: TaskState | None
+    keys: Keys,
+    queue: QueueKeys,
+    target: QueueKeys,
+    ids: Sequence[str],
+    *,
+    state: TaskState | None,
+    generations: Mapping[str, str] = MappingProxyType({}),
 ) -> RequestPlan[list[tuple[Departure, Code | None]]]:
-    """Move at most `BATCH_MAX` tasks.
+    """Move at most `BATCH_MAX` tasks. `generations` has the generations of the tasks by id.
 
     For each task, return the result of its departure and, if it departed, the result of its arrival.
     """
     token = _new_token()
     ends: list[tuple[Departure, Code | None]] = []
     while ids:
-        step = actions.move_out(queue, ids, token=token, target=target.name, state=state)
+        step = actions.move_out(queue, ids, token=token, target=target.name, state=state, generations=generations)
         departures = yield from ask(step)
         departed = [each for each in departures.tasks if each.answer == OK]
         codes = yield from _arrive(keys, queue, target, departed, token, departures.now_s)

@@ -54,6 +54,8 @@ class TaskInfo:
         limit: Name of the limit for which the task waits, "" for no limit. Empty in listings.
         wait: The sleep, the signal or the sub-tasks that a scheduled task with steps waits for; None otherwise.
             Searches omit it.
+        generation: Distinguishes the task from later tasks with the same id. Lists and searches have ""
+            unless a client has chosen the id or has asked for the task before.
     """
 
     id: str
@@ -87,6 +89,7 @@ class TaskInfo:
     limit: str = ""
     oversized_result: OversizedResult | None = None
     wait: TaskWait | None = None
+    generation: str = ""
 
     @property
     def is_final(self) -> bool:
@@ -194,4 +197,5 @@ def task_info(stored: StoredTask) -> TaskInfo:
         waits_for_limit=waits_for_limit,
         limit=unescape_limit_name(stored.line.partition(":")[2].partition(":")[0]) if stored.line else "",
         wait=read_wait(stored.wait, when),
+        generation=stored.generation,
     )

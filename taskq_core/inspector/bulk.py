@@ -88,7 +88,7 @@ def _act_on_all(
     ids = yield from all_ids(queue_keys, state, group)
     done = 0
     for start in range(0, len(ids), CHUNK):
-        chunk = [TaskRef(queue, task_id, state) for task_id in ids[start : start + CHUNK]]
+        chunk = [TaskRef(queue, task_id, state, "") for task_id in ids[start : start + CHUNK]]
         report = ActionReport()
         yield from act_on_chunk(app, chunk, action, report, to_queue=to_queue, repeatable=True)
         done += len(report.done)

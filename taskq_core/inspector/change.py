@@ -18,50 +18,64 @@ from taskq_core.errors import (
     TaskNotFoundError,
 )
 from taskq_core.handles import changing, durable
-from taskq_core.handles.changing import check_payload, refusal, start_of
+from taskq_core.handles.changing import check_payload, identify, refusal, start_of
 from taskq_core.inspector.known import check_text, known_queue
 from taskq_core.inspector.reading import task
 from taskq_core.settings import Duration
 from taskq_core.wire import Keys
 
 
-def run_task(app: TaskQ, queue: str, task_id: str) -> RequestPlan[None]:
+def run_task(app: TaskQ, queue: str, task_id: str, *, generation: str = "") -> RequestPlan[None]:
     """Run a scheduled, retried, aggregating, archived or completed task now.
 
     Its number of retries is not reset, so an archived task gets one more attempt.
+
+    Args:
+        queue: Name of the queue.
+        task_id: Id of the task.
+        generation: `TaskInfo.generation` of the task that you have read, to change no later task with the same id. "":
+            the task that has the id now.
 
     Raises:
         QueueNotFoundError: No queue has this name.
         TaskNotFoundError: The queue holds no task with this id.
         TaskStateError: The task is pending. `TaskActiveError` if the task is running.
     """
-    yield from _act(app, queue, task_id, Action.RUN, doing="run")
+    yield from _act(app, queue, task_id, Action.RUN, generation, doing="run")
 
 
-def archive_task(app: TaskQ, queue: str, task_id: str) -> RequestPlan[None]:
+def archive_task(app: TaskQ, queue: str, task_id: str, *, generation: str = "") -> RequestPlan[None]:
     """Archive a waiting or completed task. If the archive is over its limits, its oldest tasks are deleted.
+
+    The arguments are those of `run_task`.
 
     Raises:
         QueueNotFoundError: No queue has this name.
         TaskNotFoundError: The queue holds no task with this id.
         TaskStateError: The task is already archived. `TaskActiveError` if the task is running.
     """
-    yield from _act(app, queue, task_id, Action.ARCHIVE, doing="archived")
+    yield from _act(app, queue, task_id, Action.ARCHIVE, generation, doing="archived")
 
 
-def delete_task(app: TaskQ, queue: str, task_id: str) -> RequestPlan[None]:
-    """Delete a task that is not running, and release its unique lock.
+def delete_task(app: TaskQ, queue: str, task_id: str, *, generation: str = "") -> RequestPlan[None]:
+    """Delete a task that is not running, and release its unique lock. The arguments are those of `run_task`.
 
     Raises:
         QueueNotFoundError: No queue has this name.
         TaskNotFoundError: The queue holds no task with this id.
         TaskActiveError: The task is running.
     """
-    yield from _act(app, queue, task_id, Action.DELETE, doing="deleted")
+    yield from _act(app, queue, task_id, Action.DELETE, generation, doing="deleted")
 
 
 def retry_task(
-    app: TaskQ, queue: str, task_id: str, *, at: datetime | None = None, after: Duration | None = None
+    app: TaskQ,
+    queue: str,
+    task_id: str,
+    *,
+    at: datetime | None = None,
+    after: Duration | None = None,
+    generation: str = "",
 ) -> RequestPlan[None]:
     """Schedule a task to run at a new time.
 
@@ -73,6 +87,7 @@ def retry_task(
         task_id: Id of the task.
         at: When it may run, with a time zone. Rounded up to whole seconds.
         after: How long from now, instead of `at`.
+        generation: As in `run_task`.
 
     Raises:
         QueueNotFoundError: No queue has this name.
@@ -80,7 +95,7 @@ def retry_task(
         TaskActiveError: The task is running.
         ConfigurationError: Neither or both of `at` and `after` are given, or the time is not valid.
     """
-    yield from _act(app, queue, task_id, Action.WAIT, doing="put off", start=start_of(at, after))
+    yield from _act(app, queue, task_id, Action.WAIT, generation, doing="put off", start=start_of(at, after))
 
 
 def _act(
@@ -88,16 +103,19 @@ def _act(
     queue: str,
     task_id: str,
     action: Action,
+    generation: str,
     *,
     doing: str,
     start: str = "",
 ) -> RequestPlan[None]:
     check_text("task_id", task_id)
     queue_keys = yield from known_queue(app.runtime.keys, queue)
+    generation = yield from identify(queue_keys, task_id, generation)
     operation = actions.act(
         queue_keys,
         action,
         (task_id,),
+        generations={task_id: generation},
         archive=app.runtime.settings.archive.limits(queue),
         start=start,
         repeatable=action is Action.WAIT,
@@ -108,7 +126,13 @@ def _act(
 
 
 def update_payload(
-    keys: Keys, queue: str, task_id: str, payload: bytes, *, expected: bytes | None = None
+    keys: Keys,
+    queue: str,
+    task_id: str,
+    payload: bytes,
+    *,
+    expected: bytes | None = None,
+    generation: str = "",
 ) -> RequestPlan[None]:
     """Replace the payload of a task that waits (pending, scheduled, retry, in a group) or is archived.
 
@@ -120,6 +144,7 @@ def update_payload(
         task_id: Id of the task.
         payload: The new payload: for tasks of taskq, the JSON object of their arguments. At most 16 MiB.
         expected: The payload that was read before. If the stored payload differs, nothing is changed.
+        generation: As in `run_task`.
 
     Raises:
         QueueNotFoundError: No queue has this name.
@@ -138,6 +163,7 @@ def update_payload(
         task_id,
         payload,
         doing="changed",
+        generation=identify(queue_keys, task_id, generation),
         expected=expected,
     )
 
@@ -150,6 +176,7 @@ def reschedule_task(
     at: datetime | None = None,
     after: Duration | None = None,
     payload: bytes | None = None,
+    generation: str = "",
 ) -> RequestPlan[None]:
     """Schedule a task to run at a new time and replace its payload, in one atomic step. The task keeps its id.
 
@@ -162,6 +189,7 @@ def reschedule_task(
         at: When it may run, with a time zone. Rounded up to whole seconds.
         after: How long from now, instead of `at`.
         payload: The new payload, at most 16 MiB. None does not change it.
+        generation: As in `run_task`.
 
     Raises:
         QueueNotFoundError: No queue has this name.
@@ -173,11 +201,19 @@ def reschedule_task(
     """
     check_text("task_id", task_id)
     queue_keys = yield from known_queue(keys, queue)
-    yield from changing.reschedule(queue_keys, task_id, at=at, after=after, payload=payload)
+    seen = identify(queue_keys, task_id, generation)
+    yield from changing.reschedule(queue_keys, task_id, at=at, after=after, payload=payload, generation=seen)
 
 
 def signal_task(
-    app: TaskQ, queue: str, task_id: str, name: str, value: object = None, *, number: int = 0
+    app: TaskQ,
+    queue: str,
+    task_id: str,
+    name: str,
+    value: object = None,
+    *,
+    number: int = 0,
+    generation: str = "",
 ) -> RequestPlan[None]:
     """Send a value to a task, which gets it from `context.receive(name)`.
 
@@ -190,6 +226,7 @@ def signal_task(
         value: A value with a JSON form, at most 1 MiB.
         number: `TaskInfo.wait.number`, to answer only the wait with this number. A second answer to the same wait is
             then refused, instead of being stored for a later wait. 0: send the value in any case.
+        generation: As in `run_task`.
 
     Raises:
         QueueNotFoundError: No queue has this name.
@@ -202,10 +239,11 @@ def signal_task(
     known = app.tasks.get(getattr(found, "name", ""))
     declared = {} if known is None else known.options.signals
     queue_keys = app.runtime.keys.queue(queue)
-    yield from durable.signal(queue_keys, task_id, name, value, declared=declared, number=number)
+    seen = identify(queue_keys, task_id, generation or found.generation)
+    yield from durable.signal(queue_keys, task_id, name, value, declared=declared, number=number, generation=seen)
 
 
-def forget_step(keys: Keys, queue: str, task_id: str, name: str) -> RequestPlan[bool]:
+def forget_step(keys: Keys, queue: str, task_id: str, name: str, *, generation: str = "") -> RequestPlan[bool]:
     """Delete the stored result of a step or of sub-tasks, or a received signal.
 
     The next run of the task repeats the step, or waits for the signal again.
@@ -217,6 +255,7 @@ def forget_step(keys: Keys, queue: str, task_id: str, name: str) -> RequestPlan[
         task_id: Id of the task.
         name: Name of the step, with its number if it has one, such as "fetch#2". The name of a signal always needs a
             number.
+        generation: As in `run_task`.
 
     Returns:
         Whether the step had a stored result.
@@ -229,7 +268,8 @@ def forget_step(keys: Keys, queue: str, task_id: str, name: str) -> RequestPlan[
     check_text("task_id", task_id)
     check_text("name", name)
     queue_keys = yield from known_queue(keys, queue)
-    answer = yield from ask(steps.forget_step(queue_keys, task_id, name))
+    generation = yield from identify(queue_keys, task_id, generation)
+    answer = yield from ask(steps.forget_step(queue_keys, task_id, name, generation=generation))
     if answer == "missing":
         raise TaskNotFoundError(queue, task_id)
     if answer == "active":

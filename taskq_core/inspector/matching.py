@@ -381,11 +381,7 @@ def _act_on_exact(
     """Apply an action to the tasks whose id is the searched text."""
     if exact is None:  # an earlier call has deleted or moved all tasks with this id
         return done
-    refs = [
-        TaskRef(task.queue, task.id, task.state)
-        for task in exact.tasks
-        if task.queue in sources and place.includes(task)
-    ]
+    refs = [TaskRef.of(task) for task in exact.tasks if task.queue in sources and place.includes(task)]
     done.scanned = exact.scanned
     done.report.add((yield from act_on(app, refs, action, at=place.start, to_queue=to_queue)))
     if done.report.failure is not None:
@@ -428,7 +424,7 @@ def _act_on_queue(
             done.report.failure = error  # not raised: the report shows which tasks were changed before the error
             return False
         done.scanned += found.scanned
-        refs = [TaskRef(place.queue, task.id, state) for task in found.tasks]
+        refs = [TaskRef(place.queue, task.id, state, task.generation) for task in found.tasks]
         part = yield from act_on(app, refs, action, at=place.start, to_queue=to_queue)
         done.report.add(part)
         if part.failure is not None:

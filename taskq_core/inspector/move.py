@@ -2,17 +2,23 @@
 
 from taskq_core.broker.plans import RequestPlan
 from taskq_core.errors import ConfigurationError
-from taskq_core.handles.changing import move_one
+from taskq_core.handles.changing import identify, move_one
 from taskq_core.handles.moving import finish
 from taskq_core.inspector.known import check_text, known_queue
 from taskq_core.wire import Keys, validate_queue_name
 
 
-def move_task(keys: Keys, queue: str, task_id: str, to_queue: str) -> RequestPlan[None]:
+def move_task(keys: Keys, queue: str, task_id: str, to_queue: str, *, generation: str = "") -> RequestPlan[None]:
     """Move a task that is not running to another queue. The task keeps its state.
 
     If the move is interrupted, the task waits until `move_task` is called again, `finish_moves` is called, or a worker
     of its queue finishes the move some minutes later. The task is never lost, and never in both queues.
+
+    Args:
+        queue: Name of the queue.
+        task_id: Id of the task.
+        to_queue: Name of the other queue.
+        generation: As in `run_task`.
 
     Raises:
         QueueNotFoundError: No queue has this name.
@@ -26,7 +32,8 @@ def move_task(keys: Keys, queue: str, task_id: str, to_queue: str) -> RequestPla
     check_text("task_id", task_id)
     check_target(queue, to_queue)
     queue_keys = yield from known_queue(keys, queue)
-    yield from move_one(keys, queue_keys, keys.queue(to_queue), task_id)
+    seen = identify(queue_keys, task_id, generation)
+    yield from move_one(keys, queue_keys, keys.queue(to_queue), task_id, generation=seen)
 
 
 def finish_moves(keys: Keys, queue: str) -> RequestPlan[int]:

@@ -14,7 +14,7 @@ from taskq_core.errors import (
     TaskStateError,
     WireFormatError,
 )
-from taskq_core.handles.changing import wish_of
+from taskq_core.handles.changing import identify, wish_of
 from taskq_core.inspector.alive import alive, server_infos
 from taskq_core.inspector.known import check_text, known_queue
 from taskq_core.inspector.records import RunningTask, WorkerProcess
@@ -88,7 +88,9 @@ def _process(info: ServerInfo, running: list[RunningTask], now: datetime) -> Wor
     )
 
 
-def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | None = None) -> RequestPlan[int]:
+def cancel_task(
+    keys: Keys, task_id: str, *, retry: bool = False, keep: bool | None = None, generation: str = ""
+) -> RequestPlan[int]:
     """Ask the worker that runs a task to cancel it. Does not wait until the task ends.
 
     Workers compare only the id. If running tasks of several queues have this id, all of them are cancelled.
@@ -97,6 +99,7 @@ def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | N
         task_id: Id of the task.
         retry: Retry the task as if it had failed, instead of archiving it.
         keep: False deletes the task instead of archiving it.
+        generation: As in `run_task`.
 
     Returns:
         Number of worker processes that received the request: workers that serve the task's queue by their last
@@ -118,10 +121,18 @@ def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | N
         for name, state in states.items():
             raise TaskStateError(name, task_id, state, "only a running task can be cancelled")
         raise TaskNotFoundError("", task_id)
-    running = {name for name, state in states.items() if state == TaskState.ACTIVE}
-    for name in running:
-        yield from ask(services.ask_cancel(keys.queue(name), task_id, wish))
-    receivers = yield from ask(services.cancel(keys.cancel, task_id))
+    running, receivers = set(), 0
+    for name, state in states.items():
+        if state != TaskState.ACTIVE:
+            continue
+        queue = keys.queue(name)
+        seen = yield from identify(queue, task_id, generation)
+        now, count = yield from ask(services.ask_cancel(queue, keys.cancel, task_id, wish, generation=seen))
+        if now == TaskState.ACTIVE:
+            running.add(name)
+            receivers = max(receivers, count)
+    if not running:
+        raise TaskNotFoundError("", task_id)
     if receivers == 0:
         return 0
     try:

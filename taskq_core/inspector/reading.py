@@ -219,7 +219,8 @@ def find(keys: Keys, name: str, task_id: str) -> RequestPlan[StoredTask]:
     """Return the stored form of a task."""
     check_text("queue", name)
     check_text("task_id", task_id)
-    stored = yield from ask(views.read_task(keys.queue(name), task_id, max_result=MESSAGE_MAX))
+    read = views.read_task(keys.queue(name), task_id, max_result=MESSAGE_MAX, identify=True)
+    stored = yield from ask(read)
     if stored is None:
         yield from known_queue(keys, name)
         raise TaskNotFoundError(name, task_id)
@@ -240,8 +241,14 @@ def read_task(queue: str, stored: StoredTask) -> TaskInfo | UnreadableTask:
         except WireFormatError as error:
             problem = str(error)
     assert stored.state is not None
-    message = b"" if unread_size(stored.message) else stored.message
-    return UnreadableTask(id=stored.task_id, queue=queue, state=stored.state, problem=problem, message=message)
+    return UnreadableTask(
+        id=stored.task_id,
+        queue=queue,
+        state=stored.state,
+        problem=problem,
+        message=b"" if unread_size(stored.message) else stored.message,
+        generation=stored.generation,
+    )
 
 
 def is_reversed(state: TaskState, order: TaskOrder) -> bool:

@@ -126,6 +126,7 @@ class UnreadableTask:
         state: State under which the task is listed.
         problem: Why the task cannot be read.
         message: Bytes of the stored message, b"" if there are none.
+        generation: As in `TaskInfo`.
     """
 
     id: str
@@ -133,6 +134,7 @@ class UnreadableTask:
     state: TaskState
     problem: str
     message: bytes = field(repr=False)
+    generation: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,20 +6,23 @@ failure.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
 from taskq_core.app import TaskQ
-from taskq_core.broker.operations import actions, services, views
+from taskq_core.broker.operations import actions, services
 from taskq_core.broker.operations.actions import OK, Action, Refusal
 from taskq_core.broker.operations.new_tasks import StoreCode
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import BrokerError, ConfigurationError, WireFormatError
 from taskq_core.handles.changing import start_of
 from taskq_core.handles.moving import move
+from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector.known import check_text
+from taskq_core.inspector.records import UnreadableTask
 from taskq_core.settings import Duration
 from taskq_core.wire import Keys, TaskState, validate_queue_name
 
@@ -98,11 +101,19 @@ class TaskRef:
         queue: Queue of the task.
         id: Id of the task.
         state: Last known state of the task. None: any state.
+        generation: `TaskInfo.generation` of the task, so that no later task with the same id is changed. None: the task
+            that has the id when the action begins. "": the generation is not checked.
     """
 
     queue: str
     id: str
     state: TaskState | None = None
+    generation: str | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, task: TaskInfo | UnreadableTask) -> Self:
+        """Return the reference of a task as it was read."""
+        return cls(task.queue, task.id, task.state, task.generation or None)
 
 
 @dataclass(slots=True)
@@ -238,15 +249,19 @@ def act_on_chunk(
     skipped.
     """
     keys, name = app.runtime.keys, tasks[0].queue
+    unknown = [task.id for task in tasks if task.generation is None]
+    known = (yield from ask(actions.identify(keys.queue(name), unknown))) if unknown else ()
+    generations = {task.id: task.generation or "" for task in tasks} | dict(zip(unknown, known, strict=True))
     if action is TaskAction.CANCEL:
-        yield from _cancel(keys, tasks, report)
+        yield from _cancel(keys, tasks, generations, report)
     elif to_queue is not None:
-        yield from _move(keys, tasks, to_queue, report)
+        yield from _move(keys, tasks, to_queue, generations, report)
     else:
         operation = actions.act(
             keys.queue(name),
             _ACTIONS[action],
             [task.id for task in tasks],
+            generations=generations,
             state=tasks[0].state,
             start=start,
             archive=app.runtime.settings.archive.limits(name),
@@ -256,25 +271,32 @@ def act_on_chunk(
             report.record(task, answer)
 
 
-def _cancel(keys: Keys, tasks: Sequence[TaskRef], report: ActionReport) -> RequestPlan[None]:
+def _cancel(
+    keys: Keys, tasks: Sequence[TaskRef], generations: Mapping[str, str], report: ActionReport
+) -> RequestPlan[None]:
+    queue, wish = keys.queue(tasks[0].queue), services.CancelOutcome.ARCHIVE
     for task in tasks:
-        state = yield from ask(views.read_state(keys.queue(task.queue), task.id))
+        request = services.ask_cancel(queue, keys.cancel, task.id, wish, generation=generations[task.id])
+        state, receivers = yield from ask(request)
         if state != TaskState.ACTIVE:
             report.record(task, Refusal.NOT_FOUND if state is None else state)
-        elif (yield from ask(services.cancel(keys.cancel, task.id))):
+        elif receivers:
             report.record(task, OK)
         else:
             report.skip(Skip.UNHEARD)
 
 
-def _move(keys: Keys, tasks: Sequence[TaskRef], to: str, report: ActionReport) -> RequestPlan[None]:
+def _move(
+    keys: Keys, tasks: Sequence[TaskRef], to: str, generations: Mapping[str, str], report: ActionReport
+) -> RequestPlan[None]:
     name, state = tasks[0].queue, tasks[0].state
     if name == to:
         for _ in tasks:
             report.skip(Skip.SAME_QUEUE)
         return
     by_id = {task.id: task for task in tasks}
-    for departure, code in (yield from move(keys, keys.queue(name), keys.queue(to), list(by_id), state=state)):
+    moved = yield from move(keys, keys.queue(name), keys.queue(to), list(by_id), state=state, generations=generations)
+    for departure, code in moved:
         task = by_id[departure.task_id]
         if departure.answer != OK or code == StoreCode.STORED:
             report.record(task, departure.answer)

@@ -1,8 +1,8 @@
 """Signed links by which people answer waiting tasks, for example from an e-mail, and the page of such a link.
 
-A link names the task and the number of the task's wait. So only the first answer counts, whether it comes through a
-link, the admin or the API. Mail scanners follow links, so a GET only shows the page, and only the POST of its form
-answers.
+A link names the task, its generation and the number of its wait. So only the first answer counts, whether it comes
+through a link, the admin or the API, and a later task with the same id gets none. Mail scanners follow links, so a GET
+only shows the page, and only the POST of its form answers.
 """
 
 import hmac
@@ -88,11 +88,11 @@ def link_token(context: TaskContext, name: str, options: LinkOptions, *, secret:
         "queue": context.queue,
         "id": context.id,
         "name": check_step_name("name of a signal", name),
-        "number": next_receive(context, name),
         "until": SYSTEM_CLOCK.time() + seconds("valid_for", options.get("valid_for", WEEK), allow_zero=False),
         "question": options["question"],
         "choices": {label: encode_value(f"choice {label!r}", value).decode() for label, value in choices.items()},
     }
+    content["number"], content["generation"] = next_receive(context, name)
     data = json.dumps(content, ensure_ascii=False).encode(errors="replace")
     return _signed(urlsafe_b64encode(data), secret).decode()
 
@@ -124,15 +124,18 @@ def answer(keys: Keys, token: str, secrets: Iterable[bytes], choice: str | None)
     if content["until"] < SYSTEM_CLOCK.time():
         return _page(content["question"], "expired")
     queue, task_id, name, number = keys.queue(content["queue"]), content["id"], content["name"], content["number"]
+    generation = content["generation"]
     value = content["choices"].get(choice)
     try:
         if value is not None:
-            outcome = yield from ask(signal(queue, task_id, name, value.encode(), number=number))
+            outcome = yield from ask(signal(queue, task_id, name, value.encode(), number=number, generation=generation))
             facts = (outcome, queue.name, task_id, name, choice)
             logger.info("task answered by a link: outcome=%s queue=%r id=%r name=%r choice=%r", *facts)
         else:
             record = yield from ask(read_steps(queue, task_id))
             outcome = "answered" if int(record.get(f"n:{name}", 0)) >= number else "open"
+            if record and generation.encode() != record["of"] and f"g:{generation}" not in record:
+                outcome = "missing"
     except BrokerError:
         outcome = "away"
     return _page(content["question"], outcome, content["choices"])

@@ -65,9 +65,9 @@ def as_text(payload: bytes) -> str:
         return payload.decode("utf-8", "replace")
 
 
-def digest(payload: bytes) -> str:
-    """Return a hash of a payload, by which a form detects that the payload has changed since the form was shown."""
-    return hashlib.sha256(payload).hexdigest()
+def digest(task: TaskInfo) -> str:
+    """Return a hash by which a form detects that the task or its payload is another one than when it was shown."""
+    return hashlib.sha256(task.generation.encode() + b"\0" + task.payload).hexdigest()
 
 
 def edited_payload(task: TaskInfo, text: str, known: Task[Any, Any] | None) -> bytes:

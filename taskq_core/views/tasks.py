@@ -231,7 +231,7 @@ def select_tasks(
             return TaskSelection(tasks=tasks, refused=refused, is_complete=False)
         left_out = max(0, size - room)
         ids = yield from all_ids(queue, state, wanted.group, skip=left_out, most=room)
-        tasks += [TaskRef(info.name, task_id, state) for task_id in ids]
+        tasks += [TaskRef(info.name, task_id, state, "") for task_id in ids]
         if left_out:
             return TaskSelection(tasks=tasks, refused=refused, is_complete=False)
     return TaskSelection(tasks=tasks, refused=refused)
@@ -255,7 +255,7 @@ def _select_by_reading(
         search = yield from search_tasks(keys, infos, wanted, cursor=cursor, limit=SELECTED_MAX - len(found))
         for task in search.tasks:
             if task.state in states:
-                found[TaskRef(task.queue, task.id, task.state)] = None
+                found[TaskRef.of(task)] = None
             else:
                 refused[task.state] = refused.get(task.state, 0) + 1
         cursor = search.cursor

@@ -169,6 +169,18 @@ def _shown_marks(request: HttpRequest) -> dict[str, str]:
     return {key: mark for mark, _colon, key in marks}
 
 
+def read_mark(mark: str) -> tuple[str, str]:
+    """Return the generation in a row's mark, "" without one, and the rest of the mark."""
+    generation, _, rest = mark[1:].partition(" ") if mark.startswith("@") else ("", "", mark)
+    return generation, rest
+
+
+def _has_changed(shown: str, now: str) -> bool:
+    """Return whether the mark of a row has changed. A list may not have shown the generation of a task."""
+    (shown_generation, shown_rest), (generation, rest) = read_mark(shown), read_mark(now)
+    return shown_rest != rest or shown_generation not in ("", generation)
+
+
 def report_nothing_left(modeladmin: Any, request: HttpRequest) -> None:
     """Report that all selected rows have been deleted."""
     modeladmin.message_user(request, _("Nothing was done: the selected rows do not exist any more."), messages.WARNING)
@@ -246,8 +258,7 @@ def act_on_each(
             is_complete = False
             break
         try:
-            mark = getattr(row, "mark", None)
-            if shown_marks and shown_marks.get(row.pk, mark) != mark:
+            if row.pk in shown_marks and _has_changed(shown_marks[row.pk], row.mark):
                 raise SkippedError(gettext_lazy("changed since the page was loaded"))
             with override(None):  # log entries are not translated, as in Django's own
                 entry, count = act(row, deadline)

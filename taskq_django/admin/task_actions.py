@@ -38,6 +38,7 @@ from taskq_django.admin.actions import (
     AdminForm,
     SkippedError,
     confirmed_action,
+    read_mark,
     report_more,
     report_nothing_left,
     row_action,
@@ -130,7 +131,14 @@ def _signal_action(name: str, description: Any) -> Any:
         wait = getattr(row.record, "wait", None)
         if wait is None or wait.kind != "signal":
             raise SkippedError(gettext_lazy("not waiting for a signal"))
-        Inspector(taskq).signal_task(row.record.queue, row.record.id, wait.name, value, number=wait.number)
+        Inspector(taskq).signal_task(
+            row.record.queue,
+            row.record.id,
+            wait.name,
+            value,
+            number=wait.number,
+            generation=row.record.generation,
+        )
         return f"Sent {'a value' if sent is None else json.dumps(sent)} as the signal “{wait.name}”.", 1
 
     def question(count: int, rows: Sequence[Task]) -> str:
@@ -299,4 +307,6 @@ class TaskActions(RedisAdminMixin):
 
 
 def _ref(key: str, mark: str | None) -> TaskRef:
-    return TaskRef(*parts_of(key), next((state for state in TaskState if mark and state == mark.split(" ")[0]), None))
+    generation, shown = read_mark(mark or "")
+    state = next((state for state in TaskState if state == shown.split(" ")[0]), None)
+    return TaskRef(*parts_of(key), state, generation or None)

@@ -38,7 +38,7 @@ class TaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own class
         super().__init__(*args, **kwargs)
         record = self.instance.record
         if isinstance(record, TaskInfo):
-            self.initial = {"arguments": as_text(record.payload), "shown": digest(record.payload)}
+            self.initial = {"arguments": as_text(record.payload), "shown": digest(record)}
 
     def clean(self) -> dict[str, Any]:
         """Check the arguments and save them. They are saved here so that the form can show an error of Redis."""
@@ -48,7 +48,7 @@ class TaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own class
             raise ValidationError(
                 _("The task is not waiting any more, or has no arguments to edit. Nothing was changed.")
             )
-        if cleaned.get("shown") != digest(record.payload):
+        if cleaned.get("shown") != digest(record):
             raise ValidationError(
                 _(
                     "The arguments have changed since this page was opened. Nothing was saved. Open the page again to "
@@ -57,7 +57,9 @@ class TaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own class
             )
         try:
             payload = edited_payload(record, cleaned.get("arguments", ""), taskq.tasks.get(record.name))
-            Inspector(taskq).update_payload(record.queue, record.id, payload, expected=record.payload)
+            Inspector(taskq).update_payload(
+                record.queue, record.id, payload, expected=record.payload, generation=record.generation
+            )
         except PayloadError as error:
             self.add_error("arguments", _text(error))
         except TaskQError as error:

@@ -97,7 +97,7 @@ def add_bulk_routes(router: APIRouter, parts: Parts) -> None:
         return models.acted_of(part.report, scanned=part.scanned, following=part.next, names=False)
 
     async def by_name(body: BulkAction, named: list[models.TaskAddress], audit: Audit) -> models.Acted:
-        refs = [TaskRef(each.queue, each.id, each.state) for each in named]
+        refs = [TaskRef(each.queue, each.id, each.state, each.generation) for each in named]
         with audit.action(f"{body.action.value}_tasks", **body.options) as outcome:
             report = await inspector.act_on(refs, body.action, **body.options)
             outcome |= {**_outcome(report), "tasks": [(each.queue, each.id) for each in report.done]}

@@ -260,6 +260,10 @@ class TaskAddress(BaseModel):
     state: TaskState | None = Field(
         default=None, description="Last known state. The task is skipped if its state has changed since."
     )
+    generation: str | None = Field(
+        default=None,
+        description="`generation` of the task that you have read. A later task with the same id is skipped.",
+    )
 
 
 class Acted(BaseModel):

@@ -80,6 +80,11 @@ class StartChange(BaseModel):
     )
 
 
+_GENERATION = "`generation` of the task that you have read: a later task with the same id is not changed."
+GenerationField = Annotated[str, Field(default="", description=_GENERATION)]
+GenerationQuery = Annotated[str, Query(description=_GENERATION)]
+
+
 class TaskChange(StartChange):
     """An action on a task. `retry` takes `at` or `after`, `move` takes `to_queue`."""
 
@@ -87,6 +92,7 @@ class TaskChange(StartChange):
 
     action: TaskAction
     to_queue: str | None = Field(default=None, min_length=1, description="The other queue, for move.")
+    generation: GenerationField
 
     @property
     def options(self) -> dict[str, Any]:
@@ -114,6 +120,7 @@ class SignalValue(BaseModel):
         ge=0,
         description="`wait.number` of the task: the signal is refused if this wait is over.",
     )
+    generation: GenerationField
 
 
 class PayloadText(BaseModel):
@@ -148,6 +155,7 @@ class PayloadChange(StartChange):
     expected: PayloadText | None = Field(
         default=None, description="The payload that was read before. If the stored payload differs, nothing is changed."
     )
+    generation: GenerationField
 
 
 def add_task_list_routes(router: APIRouter, parts: Parts) -> None:
@@ -202,14 +210,18 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
     ) -> Any:
         """Send a value to a task that waits for this signal, or will wait for it."""
         with audit.action("signal", queue=queue, task_id=task_id, name=name):
-            await inspector.signal_task(queue, task_id, name, body.value, number=body.number)
+            await inspector.signal_task(
+                queue, task_id, name, body.value, number=body.number, generation=body.generation
+            )
         return {"signal": name}
 
     @router.delete(f"{TASK}/steps/{{name:taskq_any}}", tags=["tasks"], response_model=models.StepForgotten)
-    async def forget_step(queue: QueuePath, task_id: TaskIdPath, name: NamePath, audit: AuditDep) -> Any:
+    async def forget_step(
+        queue: QueuePath, task_id: TaskIdPath, name: NamePath, audit: AuditDep, generation: GenerationQuery = ""
+    ) -> Any:
         """Delete the stored result of a step of a task that does not run. Its next run repeats the step."""
         with audit.action("forget_step", queue=queue, task_id=task_id, name=name):
-            return {"was_stored": await inspector.forget_step(queue, task_id, name)}
+            return {"was_stored": await inspector.forget_step(queue, task_id, name, generation=generation)}
 
     @router.post(TASK, tags=["tasks"])
     async def change_task(queue: QueuePath, task_id: TaskIdPath, body: TaskChange, audit: AuditDep) -> Changed:
@@ -219,12 +231,12 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
         with audit.action(body.action.value, queue=queue, task_id=task_id, **body.options):
             if body.action is TaskAction.CANCEL:
                 # `cancel_task` takes no queue, so check here that the task is in the queue of the path.
-                await inspector.task(queue, task_id)
-                received_by = await inspector.cancel_task(task_id)
+                found = await inspector.task(queue, task_id)
+                received_by = await inspector.cancel_task(task_id, generation=body.generation or found.generation)
             else:
                 change = getattr(inspector, f"{body.action}_task")
                 options = {name: value for name, value in body.options.items() if value is not None}
-                await change(queue, task_id, **options)
+                await change(queue, task_id, **options, generation=body.generation)
         return Changed(action=body.action, received_by=received_by)
 
     @router.patch(TASK, tags=["tasks"], response_model=models.Task)
@@ -238,12 +250,19 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
                 raise ConfigurationError("expected cannot be combined with at or after")
             with audit.action("reschedule", queue=queue, task_id=task_id, at=body.at, after=body.after):
                 await inspector.reschedule_task(
-                    queue, task_id, at=body.at, after=body.after, payload=body.payload.octets()
+                    queue,
+                    task_id,
+                    at=body.at,
+                    after=body.after,
+                    payload=body.payload.octets(),
+                    generation=body.generation,
                 )
         else:
             with audit.action("update_payload", queue=queue, task_id=task_id):
                 expected = None if body.expected is None else await stored_payload(queue, task_id, body.expected)
-                await inspector.update_payload(queue, task_id, body.payload.octets(), expected=expected)
+                await inspector.update_payload(
+                    queue, task_id, body.payload.octets(), expected=expected, generation=body.generation
+                )
         return models.task_of(await inspector.task(queue, task_id), shown)
 
     async def stored_payload(queue: str, task_id: str, expected: PayloadText) -> bytes:

@@ -42,8 +42,9 @@ TIMES: Mapping[TaskState, str] = {
 
 
 def mark_of(task: TaskRecord) -> str:
-    """Return the value by which a form names a task and its state when the page was shown."""
-    return f"{task.state}/{quote(task.queue.encode('utf-8', 'surrogateescape'), safe='')}/{task.id}"
+    """Return the value by which a form names a task, its state and its generation when the page was shown."""
+    generation = f"@{task.generation}" if task.generation else ""
+    return f"{task.state}{generation}/{quote(task.queue.encode('utf-8', 'surrogateescape'), safe='')}/{task.id}"
 
 
 def ref_of(mark: str) -> TaskRef:
@@ -52,11 +53,12 @@ def ref_of(mark: str) -> TaskRef:
     Raises:
         BadRequestError: The form value is not valid.
     """
-    state, _, rest = mark.partition("/")
+    shown, _, rest = mark.partition("/")
+    state, _, generation = shown.partition("@")
     queue, slash, task_id = rest.partition("/")
     if state not in tuple(TaskState) or not slash or not queue or not task_id:
         raise BadRequestError(gettext("task must come from a list of tasks, got %(got)r", got=mark[:80]))
-    return TaskRef(unquote(queue, errors="surrogateescape"), task_id, TaskState(state))
+    return TaskRef(unquote(queue, errors="surrogateescape"), task_id, TaskState(state), generation or None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

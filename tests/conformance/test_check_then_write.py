@@ -392,10 +392,10 @@ CASES = {
     "resign": Case(build=lambda q: services.resign(q.leader("forwarder"), owner="w1"), tolerate="leader(forwarder)"),
     "notify": Case(build=services.notify, refuse="pending wake"),
     "read_task": Case(build=lambda q: views.read_task(q, "done", publish_end=True), refuse="task(done)"),
-    "revoke_pending": Case(build=lambda q: views.revoke(q, "p1"), refuse="pending task(p1)", tolerate="held_lock"),
-    "revoke_scheduled": Case(build=lambda q: views.revoke(q, "due"), refuse="scheduled"),
-    "revoke_retry": Case(build=lambda q: views.revoke(q, "due-retry"), refuse="retry"),
-    "revoke_member": Case(build=lambda q: views.revoke(q, "grouped"), refuse="groups group(g2)"),
+    "revoke_pending": Case(build=lambda q: actions.revoke(q, "p1"), refuse="pending task(p1)", tolerate="held_lock"),
+    "revoke_scheduled": Case(build=lambda q: actions.revoke(q, "due"), refuse="scheduled"),
+    "revoke_retry": Case(build=lambda q: actions.revoke(q, "due-retry"), refuse="retry"),
+    "revoke_member": Case(build=lambda q: actions.revoke(q, "grouped"), refuse="groups group(g2)"),
     "list_pending": Case(
         build=lambda q: views.list_tasks(q, TaskState.PENDING, skip=0, count=9), refuse="pending", tolerate="task(p1)"
     ),

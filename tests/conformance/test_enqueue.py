@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from taskq_core import ConfigurationError, TaskQ
-from taskq_core.broker.operations import new_tasks, runs, services, views
+from taskq_core.broker.operations import actions, new_tasks, runs, services
 from taskq_core.broker.operations import operation as operation_ops
+from taskq_core.broker.operations.actions import OK
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome
 from taskq_core.errors import BrokerReplyError, BrokerUnavailableError
-from taskq_core.wire import Keys, TaskState, parse_duration
+from taskq_core.wire import Keys, parse_duration
 from taskq_core.wire.ids import new_token
 from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
@@ -314,7 +315,7 @@ class TestRevoke:
         lock = broker.queue.unique("t", b"")
         broker.enqueue("a", unique_key=lock, unique_s=60, **options)
 
-        assert broker.run(views.revoke(broker.queue, "a")) is TaskState(state)
+        assert broker.run(actions.revoke(broker.queue, "a")) == OK
 
         assert {key for key in broker.dump() if not key.startswith(b"taskq:")} == set()
 
@@ -323,7 +324,7 @@ class TestRevoke:
         broker.enqueue("a", unique_key=lock, unique_s=60)
         broker.raw.set(lock, "other")
 
-        broker.run(views.revoke(broker.queue, "a"))
+        broker.run(actions.revoke(broker.queue, "a"))
 
         assert broker.raw.get(lock) == b"other"
 
@@ -332,8 +333,8 @@ class TestRevoke:
         broker.dequeue()
         before = broker.dump()
 
-        assert broker.run(views.revoke(broker.queue, "a")) is TaskState.ACTIVE
-        assert broker.run(views.revoke(broker.queue, "nobody")) is None
+        assert broker.run(actions.revoke(broker.queue, "a")) == "active"
+        assert broker.run(actions.revoke(broker.queue, "nobody")) == ""
 
         assert broker.dump() == before
 
@@ -342,7 +343,7 @@ class TestRevoke:
         broker.dequeue()
         broker.settle(Outcome.RETRY, "a", delay_ms=1000)
 
-        assert broker.run(views.revoke(broker.queue, "a")) is TaskState.RETRY
+        assert broker.run(actions.revoke(broker.queue, "a")) == OK
 
         assert broker.raw.zcard(broker.queue.retry) == 0
         assert broker.fields("a") == {}
@@ -354,9 +355,9 @@ class TestRevoke:
             broker.raw.zadd(queue.group("g"), {name: NOW_S})
         broker.raw.sadd(queue.groups, "g")
 
-        assert broker.run(views.revoke(queue, "a")) is TaskState.AGGREGATING
+        assert broker.run(actions.revoke(queue, "a")) == OK
         assert broker.raw.smembers(queue.groups) == {b"g"}
-        assert broker.run(views.revoke(queue, "b")) is TaskState.AGGREGATING
+        assert broker.run(actions.revoke(queue, "b")) == OK
 
         assert broker.raw.smembers(queue.groups) == set()
 
@@ -367,7 +368,7 @@ class TestRevoke:
         broker.raw.zadd(queue.aggregation_set("g", "s"), {"a": NOW_S})
         before = broker.dump()
 
-        assert broker.run(views.revoke(queue, "a")) is None
+        assert broker.run(actions.revoke(queue, "a")) == "lost"
 
         assert broker.dump() == before
 

@@ -183,7 +183,7 @@ def test_a_full_redis_cleans_ended_tasks_and_revokes_waiting_tasks(full: Broker)
     full.settle(Outcome.COMPLETE, "run-1")
 
     assert full.run(at_time(LATER, services.clean(full.queue))) == (1, 0)
-    assert full.run(views.revoke(full.queue, "p1")) == "pending"
+    assert full.run(actions.revoke(full.queue, "p1")) == actions.OK
 
 
 def test_a_full_redis_runs_archives_and_deletes_waiting_tasks(full: Broker) -> None:

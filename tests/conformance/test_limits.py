@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core.broker.operations import actions, limits, runs, services, views
+from taskq_core.broker.operations import actions, limits, runs, services
 from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.operations.runs import Outcome
 from taskq_core.broker.operations.services import Verdict
@@ -324,7 +324,7 @@ WITHDRAWN: dict[str, Any] = {
     "deleted": lambda life: life.act(Action.DELETE, "a"),
     "put off": lambda life: life.act(Action.WAIT, "a", start="+60000"),
     "rescheduled": lambda life: life.run(actions.change_task(life.broker.queue, "a", start="+60000")),
-    "revoked": lambda life: (life.run(views.revoke(life.broker.queue, "a")), life.admit()),
+    "revoked": lambda life: (life.run(actions.revoke(life.broker.queue, "a")), life.admit()),
     "moved": lambda life: life.run(actions.move_out(life.broker.queue, ["a"], token="1", target="b")),
 }
 LINES = (sequence("k", "skip"), places(1), bucket(1, 1000, 1))

@@ -86,12 +86,12 @@ def test_archived_retried_and_grouped_tasks_are_rescheduled(broker: Broker) -> N
 def test_a_cancel_request_applies_only_to_its_run(broker: Broker) -> None:
     """The request does not apply to the next run, even if a worker in Go ended the run without deleting it."""
     broker.enqueue("a")
-    assert broker.run(services.ask_cancel(broker.queue, "a", CancelOutcome.RETRY)) == "pending"
+    assert broker.run(services.ask_cancel(broker.queue, "c", "a", CancelOutcome.RETRY)) == ("pending", 0)
     broker.dequeue(call=1)
 
-    assert broker.run(services.ask_cancel(broker.queue, "a", CancelOutcome.RETRY)) == "active"
+    assert broker.run(services.ask_cancel(broker.queue, "c", "a", CancelOutcome.RETRY)) == ("active", 0)
     assert broker.run(services.read_cancel(broker.queue, "a")) is CancelOutcome.RETRY
-    assert broker.run(services.ask_cancel(broker.queue, "gone", CancelOutcome.RETRY)) is None
+    assert broker.run(services.ask_cancel(broker.queue, "c", "gone", CancelOutcome.RETRY)) == (None, 0)
 
     broker.raw.hset(broker.queue.task("a"), "taskq_started", "1")
 

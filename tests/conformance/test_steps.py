@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core.broker.operations import actions, runs, services, steps, views, workflows
+from taskq_core.broker.operations import actions, runs, services, steps, workflows
 from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.operations.new_tasks import ReceiptSlot
 from taskq_core.broker.operations.operation import Operation
@@ -259,7 +259,7 @@ def test_a_signal_that_arrives_before_the_timeout_is_stored_wins(life: Life) -> 
 def test_a_pending_cancellation_takes_precedence_over_a_wait(broker: Broker, wish: CancelOutcome) -> None:
     life = Life(broker)
     life.begin()
-    assert life.run(services.ask_cancel(life.queue, "t", wish)) is not None
+    assert life.run(services.ask_cancel(life.queue, "asynq:cancel", "t", wish))[0] is not None
 
     assert [services.SETTLE_CANCELS[life.wait("r:go#1")] for _ in range(2)] == [wish] * 2
 
@@ -404,7 +404,7 @@ def test_a_signal_may_arrive_before_or_after_a_deletion(broker: Broker, way: str
     delete = (
         at_time(NOW_NS, actions.act(life.queue, Action.DELETE, ["t"]))
         if way == "act"
-        else views.revoke(life.queue, "t")
+        else actions.revoke(life.queue, "t")
     )
 
     answers = [life.signal()] if signalled_first else []
@@ -575,7 +575,7 @@ def test_a_record_is_deleted_with_its_task(broker: Broker, way: str) -> None:
     assert life.raw.exists(life.queue.steps_of("t"), life.queue.stream_of("t")) == 2
     ways: dict[str, Callable[[], Operation[Any]]] = {
         "act": lambda: at_time(NOW_NS, actions.act(life.queue, Action.DELETE, ["t"])),
-        "revoke": lambda: views.revoke(life.queue, "t"),
+        "revoke": lambda: actions.revoke(life.queue, "t"),
         "clean": lambda: at_time((NOW_S + 60) * 10**9, services.clean(life.queue)),
         "trim": lambda: at_time((NOW_S + KEPT_S) * 10**9, services.clean(life.queue)),
     }

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core.broker.operations import actions, aggregation, limits, new_tasks, runs, services, views
+from taskq_core.broker.operations import actions, aggregation, limits, new_tasks, runs, services
 from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.operations.new_tasks import NewTask, StoreCode
 from taskq_core.broker.operations.runs import Outcome, Settlement
@@ -15,7 +15,6 @@ from taskq_core.inspector import change, removal
 from taskq_core.repair.reconcile import FindingKind, reconcile, run
 from taskq_core.wire import (
     Expiry,
-    TaskState,
     archived_message,
     build_message,
     decode_message,
@@ -102,7 +101,7 @@ def quarantine(broker: Broker) -> None:
 
 
 def cancel(broker: Broker) -> None:
-    assert broker.run(views.revoke(broker.queue, "a")) is TaskState.PENDING
+    assert broker.run(actions.revoke(broker.queue, "a")) == "ok"
 
 
 def forward(broker: Broker) -> None:
@@ -639,3 +638,22 @@ def forge(broker: Broker, lock: str, rule: str, holder: bytes | None, **options:
     broker.raw.delete(broker.queue.unique("t", b"one"))
     if holder:
         broker.raw.set(lock, holder)
+
+
+@rows("way", ["act", "revoke"])
+def test_a_deleted_group_member_of_go_frees_its_lock(broker: Broker, way: str) -> None:
+    """Go stores the lock of a grouped task only in its message."""
+    queue = broker.queue
+    lock = queue.unique("t", b"")
+    message = encode_message(build_message(id="a", type="t", unique_key=lock, group_key="g"))
+    broker.raw.hset(queue.task("a"), mapping={"msg": message, "state": "aggregating", "group": "g"})
+    broker.raw.zadd(queue.group("g"), {"a": NOW_S})
+    broker.raw.sadd(queue.groups, "g")
+    broker.raw.set(lock, "a", ex=3600)
+
+    if way == "act":
+        broker.run(at_time(NOW_NS, actions.act(queue, Action.DELETE, ["a"])))
+    else:
+        broker.run(actions.revoke(queue, "a"))
+
+    assert not broker.raw.exists(lock, queue.task("a"))

@@ -71,16 +71,18 @@ class ActionModel(ServiceModel):
             self.delete(queue, task_id, lock_named_by(task) if task.state == "aggregating" else task.lock)
         return OK
 
-    def revoke(self, queue: Queue, task_id: str) -> str | None:
+    def revoke(self, queue: Queue, task_id: str) -> str:
         task = queue.tasks.get(task_id)
         if task is None:
-            return None
+            return ""
+        if task.moving:
+            return "moving"
         if task.state in {"active", "completed", "archived"}:
             return task.state
         if not self._withdraw(queue, task_id):
-            return None
-        self.delete(queue, task_id, task.lock)
-        return task.state
+            return "lost"
+        self.delete(queue, task_id, lock_named_by(task) if task.state == "aggregating" else task.lock)
+        return OK
 
     def rewrite(self, queue: Queue, task_id: str, old: bytes, new: bytes, old_lock: str, new_lock: str) -> str:
         task = queue.tasks.get(task_id)

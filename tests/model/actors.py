@@ -168,8 +168,7 @@ def unique_enqueuer(scene: Scene, who: str) -> Iterator[None]:
 
 
 def revoker(scene: Scene, who: str) -> Iterator[None]:
-    state = scene.execute(views.revoke(scene.queue, "t"))
-    scene.ended["t"] += state is not None and state not in {"active", "completed", "archived"}
+    scene.ended["t"] += scene.execute(actions.revoke(scene.queue, "t")) == OK
     yield
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from taskq_core.broker.operations import actions, new_tasks, runs, services, steps, views, workflows
+from taskq_core.broker.operations import actions, new_tasks, runs, services, steps, workflows
 from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.operation import Operation
@@ -345,7 +345,7 @@ class DurableMachine(RuleBasedStateMachine):
     @rule(by_client=st.booleans())
     def delete(self, by_client: bool) -> None:
         if by_client:
-            assert self.ask(views.revoke(self.queue, "t"), timed=False) == self.state
+            assert self.ask(actions.revoke(self.queue, "t"), timed=False) == "ok"
         else:
             assert self.ask(actions.act(self.queue, Action.DELETE, ["t"])) == ["ok"]
         assert not self.client.exists(self.queue.steps_of("t"), self.queue.stream_of("t")) or not self.record
@@ -355,7 +355,7 @@ class DurableMachine(RuleBasedStateMachine):
     @rule()
     def cancel(self) -> None:
         """Cancel the run. The worker does not get the message, as at the moment before it settles a wait."""
-        self.ask(services.ask_cancel(self.queue, "t", CancelOutcome.DISCARD), timed=False)
+        self.ask(services.ask_cancel(self.queue, "asynq:cancel", "t", CancelOutcome.DISCARD), timed=False)
         self.is_cancelled = True
 
     @rule()

@@ -7,7 +7,7 @@ the task exists, its record contains every acknowledged step, signal and end of 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from taskq_core.broker.operations import actions, runs, services, steps, views, workflows
+from taskq_core.broker.operations import actions, runs, services, steps, workflows
 from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.operations.new_tasks import ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome, Settlement
@@ -160,13 +160,15 @@ def signaller(scene: DurableScene, who: str) -> Iterator[None]:
 
 def canceller(scene: DurableScene, who: str) -> Iterator[None]:
     scene.may_be_gone = True
-    scene.is_cancelled |= scene.execute(services.ask_cancel(scene.queue, "t", CancelOutcome.DISCARD)) == "active"
+    scene.is_cancelled |= (
+        scene.execute(services.ask_cancel(scene.queue, "asynq:cancel", "t", CancelOutcome.DISCARD))[0] == "active"
+    )
     yield
 
 
 def revoker(scene: DurableScene, who: str) -> Iterator[None]:
     scene.may_be_gone = True
-    scene.execute(views.revoke(scene.queue, "t"))
+    scene.execute(actions.revoke(scene.queue, "t"))
     yield
 
 

@@ -135,7 +135,7 @@ MUTANTS = {
     "settle: the lock is not released": ("settle", "follow(rule, lock, id, 'archived')", ""),
     "dequeue: a lock is held although its task started": ("dequeue", "rule and not covers(rule, 'active')", "false"),
     "extend: a lock is not renewed": ("extend_leases", "redis.call('EXPIRE', lock, seconds)", ""),
-    "revoke: the lock is kept": ("revoke", "release(fields[2], ARGV[1])", ""),
+    "revoke: the lock is kept": ("revoke", "release(lock or lock_of(message or ''), id)", ""),
     "collect_groups: the members stay in the group": (
         "collect_groups",
         "redis.call('ZREMRANGEBYRANK', group, 0, most - 1)",

@@ -199,7 +199,7 @@ DURABLE_MUTANTS = {
         "return ended or state ~= 'running'",
         "return false and state ~= 'running'",
     ),
-    "revoke: the record stays": ("revoke", "forget_steps(ARGV[2], ARGV[1])", ""),
+    "revoke: the record stays": ("revoke", "forget_steps(keys.prefix, id)", ""),
 }
 
 

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from taskq_core.broker.operations import new_tasks, views
+from taskq_core.broker.operations import actions, new_tasks, views
 from taskq_core.broker.operations import runs as run_ops
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from tests.clock import at_time
@@ -57,7 +57,7 @@ class WorkerRules(BaseMachine):
     def revoke(self, name: str, pick: int) -> None:
         keys, queue = self.keys_and_queue(name)
         (task_id,) = self.choose_ids(name, [pick])
-        found = self.execute(views.revoke(keys, task_id))
+        found = self.execute(actions.revoke(keys, task_id))
         assert found == self.model.revoke(queue, task_id)
 
     # --- workers ------------------------------------------------------------------------------------------------------

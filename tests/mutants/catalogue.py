@@ -1001,8 +1001,8 @@ STEPS = (
     ),
     Mutant(
         name="the record of a deleted task stays",
-        file=f"{_LUA}/revoke.lua",
-        old="    forget_steps(ARGV[2], ARGV[1])\n",
+        file=f"{_LUA}/_erase.lua",
+        old="    forget_steps(keys.prefix, id)\n",
         new="",
         tests=(f"{_SCRIPTS}/test_steps.py",),
     ),

@@ -112,6 +112,35 @@ def test_a_link_works_before_the_task_waits(taskq: TaskQ, web: TestClient) -> No
     assert handle.result(timeout=0) is False
 
 
+@pytest.mark.parametrize("steps_first", [False, True], ids=["first", "after a step"])
+def test_a_link_does_not_answer_a_later_task_with_the_same_id(taskq: TaskQ, web: TestClient, steps_first: bool) -> None:
+    urls = []
+
+    @taskq.task(retention=60)
+    async def approve(context: TaskContext) -> bool:
+        if steps_first:
+            await context.astep("begin", str)
+        urls.append(
+            approval_url(context, "review", question="?", secret=SECRET, base_url="http://testserver/approvals")
+        )
+        return await context.areceive("review", bool)
+
+    first = approve.using(task_id="order").delay()
+    drain(taskq)
+    assert web.get(urls[0]).status_code == 200
+    first.cancel()
+    second = approve.using(task_id="order").delay()
+    drain(taskq)
+
+    late = [web.get(urls[0]), web.post(urls[0], params={"choice": "Approve"})]
+
+    assert [each.status_code for each in late] == [410, 410]
+    assert second.refresh().wait is not None
+    assert web.post(urls[1], params={"choice": "Approve"}).status_code == 200
+    drain(taskq)
+    assert second.result(timeout=0) is True
+
+
 def test_an_invalid_or_expired_link_changes_nothing(taskq: TaskQ, server: RedisServer, web: TestClient) -> None:
     urls = []
 

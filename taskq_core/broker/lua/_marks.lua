@@ -3,6 +3,7 @@
 -- maximum duration of a run. The new fields are appended to the message, because an appended protobuf field replaces
 -- the same field inside the message. A task can have these marks:
 --   p<band>:<band of its retries>;         see `_place`
+--   g<generation, hexadecimal>;            see `_generation`
 --   x<ms it may wait>,<seconds it may run, 0 keeps the deadline>,<d if it is dropped when it expires>;
 local function marked(message, marks, from_ms)
   local wait_ms, run_s, discard = string.match(marks, 'x(%d+),(%d+),(d?);')

@@ -1,6 +1,7 @@
 -- The record of the steps of a task: a hash `<own>steps:<id>`. Its fields:
 --   of            mark of the task, equal to the task's field taskq_steps. A later task with the same id has another
 --                 mark, so it never finds the steps of the earlier task
+--   g:<fence>     '1' for each run whose links contain its fence "<token>.<run>" as the generation of the task
 --   s:<name>      result of a step: "<end, Unix ms> <duration, ms> <JSON>"
 --   k:<name>      results of sub-tasks, in the same form. If sub-tasks failed, '!' precedes the JSON
 --   c:<name>      sub-tasks: "<start, Unix ms> <id of their workflow>"

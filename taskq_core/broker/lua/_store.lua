@@ -136,9 +136,12 @@ local function store(keys, now, id, message, start, lock, lock_word, group, limi
   else
     redis.call('HSET', key, 'msg', message, 'state', 'pending', 'pending_since', now.ns)
   end
-  local priority = string.match(marks, 'p(%d:%d);')
+  local priority, generation = string.match(marks, 'p(%d:%d);'), string.match(marks, 'g(%x+);')
   if priority then
     redis.call('HSET', key, 'taskq_priority', priority)
+  end
+  if generation then
+    redis.call('HSET', key, 'taskq_generation', generation)
   end
   local counts = not scheduled and group == ''
   local is_ready = counts

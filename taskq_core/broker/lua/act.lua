@@ -20,17 +20,19 @@
   ARGV[6]  int     maximum number of archived tasks
   ARGV[7]  string  required state of the tasks, '' for any
   ARGV[8]  string  new start for wait: '=<Unix s>' or '+<ms from now>'
-  ARGV[9..]        task ids (at most 200, because each pending task is searched for in the whole list)
+  ARGV[9]  string  generation of each task, '' for any, each followed by a comma; '' for any of all tasks
+  ARGV[10..]       task ids (at most 200, because each pending task is searched for in the whole list)
 
   The action 'run' ignores the limits of a task.
 
-  returns  per task: 'ok'; '' no such task; 'lost' if the structure of its state does not contain it; 'moving' if it is
+  returns  per task: 'ok'; '' no such task, or a later one with the same id; 'lost' if the structure of its state does not contain it; 'moving' if it is
            being moved to another queue; otherwise its state, which does not allow the action
 ]]
 -- include _check
 -- include _clock
 local unique_prefix = ARGV[3] .. 'unique:'
 -- include _unique
+-- include _generation
 -- include _forget_steps
 -- include _trim
 -- include _place
@@ -38,6 +40,7 @@ local unique_prefix = ARGV[3] .. 'unique:'
 -- include _leave_active
 -- include _lock
 -- include _withdraw
+-- include _erase
 -- include _limits
 -- include _steps
 local now_s, now_ns, now_ms = clock(ARGV[1])
@@ -61,14 +64,14 @@ local refused = {
   wait = { active = true },
 }
 
-local function carry_out(id)
+local function carry_out(id, generation)
   local key = ARGV[3] .. 't:' .. id
   local fields = redis.pcall(
     'HMGET', key, 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_moving', 'taskq_priority', 'taskq_step', 'taskq_unique',
     'taskq_steps'
   )
   local state = fields[1]
-  if not state then
+  if not state or is_later(key, generation) then
     return ''
   elseif fields[5] then
     return 'moving'
@@ -87,7 +90,6 @@ local function carry_out(id)
     leave_group(key, fields[3], state)
     return 'ok'
   end
-  local message = action == 'delete' and state == 'aggregating' and redis.call('HGET', key, 'msg')
   if not withdraw(keys, id, state, fields[3]) then
     return 'lost'
   end
@@ -123,19 +125,15 @@ local function carry_out(id)
     leave_group(key, fields[3], target)
     follow(fields[8], fields[2], id, target)
   else
-    redis.call('DEL', key)
-    if fields[9] then
-      forget_steps(ARGV[3], id)
-    end
-    release(fields[2] or lock_of(message or ''), id)
-    announce(keys, fields[4], id)
+    erase(keys, id, key, state, fields[2], fields[4], fields[9])
   end
   return 'ok'
 end
 
 local answers, acted = {}, 0
-for i = 9, #ARGV do
-  local answer = carry_out(ARGV[i])
+local generations = generations_in(ARGV[9])
+for i = 10, #ARGV do
+  local answer = carry_out(ARGV[i], generations[i - 9])
   acted = acted + (answer == 'ok' and 1 or 0)
   answers[#answers + 1] = answer
 end

@@ -16,12 +16,13 @@
   ARGV[6]  string  new message
   ARGV[7]  string  unique lock in the message that the caller has read, '' none
   ARGV[8]  string  unique lock in the new message, '' none
+  ARGV[9]  string  generation of the task, '' for any, see `_generation`
 
   With a new start, pending and grouped tasks become scheduled, archived tasks become retry, and others keep their state.
   The lock is exchanged only while this task holds it, and keeps its remaining time. A repeated call finds the new
   message and only sets the start again.
 
-  returns  'ok'; '' no such task; 'lost' if the structure of its state does not contain it; 'moving' if it is being moved
+  returns  'ok'; '' no such task, or a later one with the same id; 'lost' if the structure of its state does not contain it; 'moving' if it is being moved
            to another queue; 'changed' if it has another message now; 'duplicate' if another task holds the new lock;
            otherwise its state, which does not allow the change
 ]]
@@ -29,6 +30,7 @@
 -- include _clock
 local unique_prefix = ARGV[2] .. 'unique:'
 -- include _unique
+-- include _generation
 -- include _renew
 -- include _forget_steps
 -- include _withdraw
@@ -48,7 +50,7 @@ local key = ARGV[2] .. 't:' .. id
 local fields = redis.pcall('HMGET', key, 'state', 'msg', 'group', 'taskq_moving', 'unique_key', 'taskq_unique', 'taskq_steps')
 local state = fields[1]
 local rewrites = ARGV[5] ~= '' and (fields[2] ~= ARGV[6] or ARGV[5] == ARGV[6])
-if not state or not fields[2] then
+if not state or not fields[2] or is_later(key, ARGV[9]) then
   return ''
 elseif not moves and not rewrites then
   return 'ok' -- this call is a repeat: an earlier request has made the change

@@ -13,8 +13,9 @@
   ARGV[3]  string  name of a step or of sub-tasks, or "<name>#<number>" of a signal
   ARGV[4]  string  prefix of the queue's keys
   ARGV[5]  string  prefix of the queue's taskq-only keys
+  ARGV[6]  string  generation of the task, '' for any, see `_generation`
 
-  returns  1  deleted   0  unknown field   missing  unknown task   active  the task runs
+  returns  1  deleted   0  unknown field   missing  unknown task, or a later one with the same id   active  the task runs
 ]]
 -- include _check
 -- include _clock
@@ -22,12 +23,15 @@
 -- include _wake
 -- include _steps
 -- include _resume
+-- include _generation
 local _, now_ns, now_ms = clock(ARGV[1])
 check('LLEN', KEYS[3], KEYS[5])
 check('ZCARD', KEYS[4])
 local fields = redis.call('HMGET', KEYS[1], 'state', 'taskq_steps')
-if not fields[1] or fields[1] == 'active' then
-  return fields[1] or 'missing'
+if not fields[1] or is_later(KEYS[1], ARGV[6]) then
+  return 'missing'
+elseif fields[1] == 'active' then
+  return 'active'
 elseif not fields[2] or redis.call('HGET', KEYS[2], 'of') ~= fields[2] then
   return 0
 end

@@ -15,7 +15,7 @@
   returns  number of tasks in the state, then per task: id, message, result, score, "<size> <limit>" of a result that was
            too large to store or to read, fence of its worker, time at which the worker received it (Unix ms), progress, time at
            which it became pending (Unix ns), what it waits for, see `_waiting`, beginning of the record of its last
-           attempt (each '' if missing)
+           attempt, its generation, see `_generation` (each '' if missing)
 ]]
 -- include _message
 -- include _fields
@@ -44,7 +44,7 @@ local reply, bytes, most = { size }, 0, tonumber(ARGV[9])
 for i, id in ipairs(ids) do
   local fields = fields_of(
     ARGV[4] .. id, most, most, 'taskq_owner', 'taskq_started', 'taskq_progress', 'pending_since', 'taskq_attempts',
-    'taskq_steps'
+    'taskq_steps', 'taskq_generation'
   )
   local message, result = fields[1] or '', fields[2] or ''
   reply[#reply + 1] = id
@@ -57,6 +57,7 @@ for i, id in ipairs(ids) do
   reply[#reply + 1] = ARGV[8] ~= '' and wait_of(ARGV[8], id, fields[9]) or ''
   local attempts = fields[8] or ''
   reply[#reply + 1] = string.sub(string.match(attempts, '^.*\n(.*)') or attempts, 1, 200)
+  reply[#reply + 1] = fields[10] or fields[9] or ''
   bytes = bytes + #message + #result
   if bytes >= tonumber(ARGV[6]) then
     break

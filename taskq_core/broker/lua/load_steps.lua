@@ -9,6 +9,7 @@
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  "<token of the worker>.<run>"
   ARGV[3]  string  task id
+  ARGV[4]  int     1 if links of the run contain its fence as the generation of the task, else 0
 
   returns  0  this worker no longer owns the run   1  the record is lost; otherwise the time (Unix ms), and the fields of
            the record with their values
@@ -23,6 +24,9 @@ end
 redis.call('DEL', KEYS[5]) -- comes first: after a DEL, even a full Redis allows the writes below
 if not open_record(KEYS[1], KEYS[3], KEYS[4], now_ns) then
   return 1
+end
+if ARGV[4] == '1' then
+  redis.call('HSET', KEYS[3], 'g:' .. ARGV[2], '1')
 end
 local attempt, run = string.match(redis.call('HGET', KEYS[3], 'try') or '0 ', '^(%d+) (.*)$')
 if run ~= ARGV[2] then -- otherwise this request is a repeat

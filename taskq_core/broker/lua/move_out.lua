@@ -16,7 +16,8 @@
   ARGV[5]  string  required state of the tasks, '' for any
   ARGV[6]  int     total bytes of hashes after which no further task is moved
   ARGV[7]  int     largest message, and largest result, of a task that may be moved
-  ARGV[8..]        ids (at most 200)
+  ARGV[8]  string  generation of each task, '' for any, each followed by a comma; '' for any of all tasks
+  ARGV[9..]        ids (at most 200)
 
   The field taskq_moving holds "<move>:<caller>:<score>:<name of the other queue>". At first, move and caller are both
   the token of this call. If a task is already moving to that queue, the move is resumed under its first name, by which
@@ -26,7 +27,8 @@
 
   returns  now (Unix s), then per task that was read: answer, name of its move, other queue, score ('' none), remaining
            time of its unique lock (ms, '' not held), number of the following values, fields and values of its hash.
-           Answers: 'ok'; '' no such task; 'large' its message or result is too large; 'lost' it has no message, or the structure of its state does not contain it;
+           Answers: 'ok'; '' no such task, or a later one with the same id; 'large' its message or result is too large;
+           'lost' it has no message, or the structure of its state does not contain it;
            'moving' it is being moved to a third queue, or its queue is being removed; 'steps' its steps are stored in
            this queue, where signals and sub-tasks of the task arrive; otherwise its state, from which
            it cannot be moved
@@ -35,6 +37,7 @@
 -- include _lock
 local unique_prefix = ARGV[2] .. 'unique:'
 -- include _unique
+-- include _generation
 -- include _withdraw
 -- include _place
 -- include _limits
@@ -57,12 +60,12 @@ local function is_large(key)
   return false
 end
 
-local function set_out(id, key)
+local function set_out(id, key, generation)
   if is_large(key) then
     return 'large'
   end
   local hash = redis.pcall('HGETALL', key)
-  if hash.err or #hash == 0 then
+  if hash.err or #hash == 0 or is_later(key, generation) then
     if target_of_all == '' then
       redis.call('ZREM', KEYS[7], id)
     end
@@ -117,8 +120,9 @@ local function set_out(id, key)
 end
 
 local reply, bytes = { whole(now_s) }, 0
-for i = 8, #ARGV do
-  local answer, token, target, score, left_ms, hash = set_out(ARGV[i], ARGV[2] .. 't:' .. ARGV[i])
+local generations = generations_in(ARGV[8])
+for i = 9, #ARGV do
+  local answer, token, target, score, left_ms, hash = set_out(ARGV[i], ARGV[2] .. 't:' .. ARGV[i], generations[i - 8])
   reply[#reply + 1] = answer
   reply[#reply + 1] = token or ''
   reply[#reply + 1] = target or ''

@@ -1,60 +1,60 @@
 --[[
-  revoke: delete a waiting task. If the task is in another state, only return the state.
+  revoke: delete a task, unless it runs or has ended. Unlike `act`, this script needs only the rights of a producer.
 
-  KEYS[1]  hash    the task
-  KEYS[2]  list    pending tasks
-  KEYS[3]  zset    scheduled
-  KEYS[4]  zset    retry
-  KEYS[5]  set     names of groups with members
+  KEYS[1]  list    pending tasks
+  KEYS[2]  zset    scheduled
+  KEYS[3]  zset    retry
+  KEYS[4]  zset    archived
+  KEYS[5]  zset    completed
+  KEYS[6]  set     names of groups with members
   ARGV[1]  string  task id
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  channel for the ids of ended tasks
+  ARGV[4]  string  generation of the task, '' for any, see `_generation`
 
-  returns  the state that the task had, or nothing if it does not exist. Only pending, scheduled, retry and aggregating
-           tasks are deleted. Nothing is also returned if the structure of its state does not contain the task, for
-           example because it is in an aggregation set
+  returns  as `act`: 'ok'; '' no such task, or a later one with the same id; 'lost' if the structure of its state does
+           not contain it, for example because it is in an aggregation set; 'moving'; otherwise its state
 ]]
+-- include _check
 -- include _clock
 -- include _place
 -- include _limits
 local unique_prefix = ARGV[2] .. 'unique:'
 -- include _unique
+-- include _generation
 -- include _forget_steps
-local fields = redis.call('HMGET', KEYS[1], 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_permit', 'taskq_steps')
+-- include _leave_active
+-- include _lock
+-- include _withdraw
+-- include _erase
+local id, key, keys = ARGV[1], ARGV[2] .. 't:' .. ARGV[1], structures(ARGV[2])
+keys.done = ARGV[3]
+local fields = redis.call(
+  'HMGET', key, 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_permit', 'taskq_steps', 'taskq_moving'
+)
 local state = fields[1]
-if not state then
-  return false
+if not state or is_later(key, ARGV[4]) then
+  return ''
+elseif fields[7] then
+  return 'moving'
+elseif state == 'active' or state == 'archived' or state == 'completed' then
+  return state
 end
-local removed = 0
 if state == 'pending' then
-  removed = redis.call('LREM', KEYS[2], 0, ARGV[1])
-elseif state == 'scheduled' then
-  removed = redis.call('ZREM', KEYS[3], ARGV[1])
-elseif state == 'retry' then
-  removed = redis.call('ZREM', KEYS[4], ARGV[1])
-elseif state == 'aggregating' and fields[3] then
-  redis.call('SCARD', KEYS[5]) -- raises an error, before the first write, if the key has another type
-  local group = ARGV[2] .. 'g:' .. fields[3]
-  removed = redis.call('ZREM', group, ARGV[1])
-  if removed == 1 and redis.call('ZCARD', group) == 0 then
-    redis.call('SREM', KEYS[5], fields[3])
-  end
+  check('LLEN', KEYS[1])
+elseif state == 'aggregating' then
+  check('SCARD', KEYS[6])
+  check('ZCARD', ARGV[2] .. 'g:' .. (fields[3] or ''))
+else
+  check('ZCARD', keys[state])
 end
-if removed > 0 then
-  release(fields[2], ARGV[1])
-  if fields[5] then
-    local limits = limiter(ARGV[2], clock(''))
-    limits.release_permits(ARGV[1], KEYS[1])
-    limits.wake_limiter()
-  end
-  redis.call('DEL', KEYS[1])
-  if fields[6] then
-    forget_steps(ARGV[2], ARGV[1])
-  end
-  if fields[4] then
-    redis.call('PUBLISH', ARGV[3], ARGV[1])
-  end
-elseif state == 'pending' or state == 'scheduled' or state == 'retry' or state == 'aggregating' then
-  return false
+if not withdraw(keys, id, state, fields[3]) then
+  return 'lost'
 end
-return state
+if fields[5] then
+  local limits = limiter(ARGV[2], clock(''))
+  limits.release_permits(id, key)
+  limits.wake_limiter()
+end
+erase(keys, id, key, state, fields[2], fields[4], fields[6])
+return 'ok'

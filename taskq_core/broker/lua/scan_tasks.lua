@@ -17,8 +17,8 @@
   missed.
 
   returns  number of tasks, 1 if this was the last page, then per task: id, score ('' in a list) and, with a prefix,
-           message, result, "<size> <limit>" of a result that was too large to store or to read, pending_since (Unix ns)
-           (each '' if missing)
+           message, result, "<size> <limit>" of a result that was too large to store or to read, pending_since (Unix ns),
+           generation, see `_generation` (each '' if missing)
 ]]
 -- include _message
 -- include _fields
@@ -71,11 +71,14 @@ for i = 1, #found, step do
   reply[#reply + 1] = step == 2 and found[i + 1] or ''
   read = read + 1
   if ARGV[5] ~= '' then
-    local fields = fields_of(ARGV[5] .. found[i], tonumber(ARGV[7]), tonumber(ARGV[7]), 'pending_since')
+    local fields = fields_of(
+      ARGV[5] .. found[i], tonumber(ARGV[7]), tonumber(ARGV[7]), 'pending_since', 'taskq_generation', 'taskq_steps'
+    )
     for field = 1, 4 do
       reply[#reply + 1] = fields[field] or ''
       bytes = bytes + #reply[#reply]
     end
+    reply[#reply + 1] = fields[5] or fields[6] or ''
     if bytes >= tonumber(ARGV[6]) then
       break
     end

@@ -17,35 +17,39 @@
   ARGV[8]  string  prefix of the queue's keys
   ARGV[9]  string  prefix of the queue's taskq-only keys
   ARGV[10] string  channel for the ids of changed tasks
-  ARGV[11] int     deadline of this request by Redis's clock (Unix ms), '' without one
-  ARGV[12] int     number of the wait that the value answers, from 1; 0 for the next wait without a value
+  ARGV[11] string  generation of the task, '' for any, see `_generation`
+  ARGV[12] int     deadline of this request by Redis's clock (Unix ms), '' without one
+  ARGV[13] int     number of the wait that the value answers, from 1; 0 for the next wait without a value
 
   returns  ok        the value is stored, now or earlier
-           missing   the task does not exist
+           missing   the task does not exist, or is a later one with the same id
            full      the task has received the maximum of signals or bytes
            lost      the record of its steps is lost
            moving    the task is being moved to another queue
-           answered  the wait with the number ARGV[12] has its value, or is over
+           answered  the wait with the number ARGV[13] has its value, or is over
            otherwise the state of a task that has ended
 ]]
 -- include _check
 -- include _clock
 -- include _late
+-- include _generation
 -- include _place
 -- include _wake
 -- include _steps
 -- include _resume
 local now_s, now_ns, now_ms = clock(ARGV[1])
-local late = lateness(ARGV[11], now_ms)
+local late = lateness(ARGV[12], now_ms)
 if late then -- refuse a late request, because another task may have this id now
   return late
 end
 check('LLEN', KEYS[4], KEYS[6])
 check('ZCARD', KEYS[5])
-local task = redis.call('HMGET', KEYS[1], 'state', 'taskq_steps', 'taskq_wait', 'taskq_moving')
+local task = redis.call('HMGET', KEYS[1], 'state', 'taskq_steps', 'taskq_wait', 'taskq_moving', 'taskq_owner')
 local state, mark = task[1], task[2]
-local known = mark and redis.call('HMGET', KEYS[2], 'of', 'i:' .. ARGV[5], 'n:' .. ARGV[3], 'signals', 'signal_bytes') or {}
-if not state then
+local known = mark and redis.call('HMGET', KEYS[2], 'of', 'i:' .. ARGV[5], 'n:' .. ARGV[3], 'signals', 'signal_bytes', 'g:' .. ARGV[11]) or {}
+-- a link from the run that owns the task, or from an earlier one
+local is_linked = string.sub(task[5] or '', 1, #ARGV[11] + 1) == ARGV[11] .. ':' or (known[6] and known[1] == mark)
+if not state or (not is_linked and is_later(KEYS[1], ARGV[11])) then
   return 'missing'
 elseif known[2] and known[1] == mark then
   return 'ok'
@@ -55,7 +59,7 @@ elseif state == 'completed' or state == 'archived' then
   return state
 elseif mark and known[1] ~= mark then
   return 'lost'
-elseif ARGV[12] ~= '0' and tonumber(known[3] or 0) >= tonumber(ARGV[12]) then
+elseif ARGV[13] ~= '0' and tonumber(known[3] or 0) >= tonumber(ARGV[13]) then
   return 'answered'
 elseif tonumber(known[4] or 0) >= tonumber(ARGV[6]) or tonumber(known[5] or 0) + #ARGV[4] > tonumber(ARGV[7]) then
   return 'full'

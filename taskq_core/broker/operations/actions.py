@@ -1,8 +1,9 @@
 """Change stored tasks and queues: run, archive, delete, postpone, edit and move tasks; pause and remove queues."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from taskq_core.broker.operations import replies
@@ -49,6 +50,7 @@ class Refusal(StrEnum):
     DUPLICATE = "duplicate"
 
 
+_ANY: Mapping[str, str] = MappingProxyType({})
 OK = "ok"
 """Answer of `act` for a task that was changed."""
 
@@ -61,11 +63,27 @@ def _structures(queue: QueueKeys) -> tuple[str, ...]:
     return (queue.pending, queue.scheduled, queue.retry, queue.archived, queue.completed, queue.groups)
 
 
+def _joined(task_ids: Sequence[str], generations: Mapping[str, str]) -> str:
+    """Return the generations of tasks in the form of the scripts."""
+    return "".join(f"{generations.get(task_id, '')}," for task_id in task_ids) if any(generations.values()) else ""
+
+
+def identify(queue: QueueKeys, task_ids: Sequence[str]) -> Operation[list[str]]:
+    """Read the generations of tasks, at most `BATCH_MAX`. See `_generation.lua`.
+
+    Requests to a task contain its generation. So they change no later task with the same id, however late they arrive.
+    A task that does not exist has the generation "-", with which a request finds no task.
+    """
+    keys = tuple(queue.task(task_id) for task_id in task_ids)
+    return script("identify", (queue.absent,), keys, lambda reply: [replies.text(each) for each in reply])
+
+
 def act(
     queue: QueueKeys,
     action: Action,
     task_ids: Sequence[str],
     *,
+    generations: Mapping[str, str] = _ANY,
     state: TaskState | None = None,
     start: str = "",
     archive: ArchiveLimits = ARCHIVE,
@@ -73,7 +91,8 @@ def act(
 ) -> Operation[list[str]]:
     """Perform an action on tasks that do not run, at most `BATCH_MAX` of them.
 
-    With `state`, only tasks in this state are changed. `start` is the new start of the tasks for `Action.WAIT`:
+    With `state`, only tasks in this state are changed, and with `generations`, by id, only tasks that have them.
+    `start` is the new start of the tasks for `Action.WAIT`:
     "=<Unix s>", or "+<ms from Redis's time>". The answer has one text per task: `OK`, a `Refusal`, or the state that
     does not allow the action. After a lost answer, a repeat finds the changes of the first call and answers with the
     new state.
@@ -87,6 +106,7 @@ def act(
         archive.max_tasks,
         "" if state is None else state.value,
         start,
+        _joined(task_ids, generations),
         *task_ids,
     )
     keys = (*_structures(queue), queue.wake)
@@ -98,6 +118,11 @@ def read_lock(lock: str) -> Operation[str]:
     return command("read_lock", ("GET", lock), lambda reply: replies.name(reply or b""))
 
 
+def revoke(queue: QueueKeys, task_id: str, *, generation: str = "") -> Operation[str]:
+    """Delete a task that waits. With `generation`, only the task that has it. The answer is a text of `act`."""
+    return script("revoke", _structures(queue), (task_id, queue.prefix, queue.done, generation), replies.shown)
+
+
 def change_task(
     queue: QueueKeys,
     task_id: str,
@@ -107,12 +132,13 @@ def change_task(
     new: bytes = b"",
     old_lock: str = "",
     new_lock: str = "",
+    generation: str = "",
 ) -> Operation[str]:
     """Change the start of a waiting task (see `act`), its message, or both. `old` is the message as the caller read it.
 
-    The answer is a text of `act`. A repeat changes nothing.
+    With `generation`, only the task that has it is changed. The answer is a text of `act`. A repeat changes nothing.
     """
-    args = (NOW, queue.prefix, task_id, start, old, new, old_lock, new_lock)
+    args = (NOW, queue.prefix, task_id, start, old, new, old_lock, new_lock, generation)
     return script("change_task", _structures(queue), args, replies.shown)
 
 
@@ -251,11 +277,13 @@ def move_out(
     token: str,
     target: str,
     state: TaskState | None = None,
+    generations: Mapping[str, str] = _ANY,
     max_bytes: int = BATCH_BYTES,
 ) -> Operation[Departures]:
     """Remove tasks from their queue to move them to another one, at most `BATCH_MAX`.
 
-    An empty `target` resumes interrupted moves to their own target. Without ids, only the time is read.
+    An empty `target` resumes interrupted moves to their own target. Without ids, only the time is read. `state` and
+    `generations` select tasks as in `act`.
     """
 
     def read(reply: Any) -> Departures:
@@ -282,6 +310,7 @@ def move_out(
         "" if state is None else state.value,
         max_bytes,
         MESSAGE_MAX,
+        _joined(task_ids, generations),
         *task_ids,
     )
     return script("move_out", (*_structures(queue), queue.moving), args, read)

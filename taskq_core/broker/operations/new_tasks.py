@@ -92,6 +92,7 @@ class NewTask:
         confirm: Replicas or disk that must have the task before the enqueue succeeds. None: only the primary.
         marks: Marks for the script, such as priority and expiry, "" for no marks; see `wire.control`.
         digest: Digest of name and payload, by which a script recognizes a repeated call; only with `confirm`.
+        generation: Distinguishes the task from others with the same id, see `_generation.lua`. "" if the id is random.
     """
 
     task_id: str
@@ -106,12 +107,13 @@ class NewTask:
     digest: str = ""
     marks: str = ""
     unique_rule: str = ""
+    generation: str = ""
 
     @property
     def is_plain(self) -> bool:
-        """True if the task becomes pending at once and has no lock, group, limit or marks."""
+        """True if the task becomes pending at once and has no lock, group, limit, marks or generation."""
         is_now = self.start_at_s is None and self.start_in_ms is None
-        return is_now and not (self.unique_key or self.group or self.marks or self.limit)
+        return is_now and not (self.unique_key or self.group or self.marks or self.limit or self.generation)
 
     @property
     def moves_start(self) -> bool:
@@ -135,8 +137,8 @@ class NewTask:
             start = f"+{self.start_in_ms}"
         else:
             start = ""
-        if self.marks:
-            start += f"|{self.marks}"
+        if self.marks or self.generation:
+            start += f"|{self.marks}" + (f"g{self.generation};" if self.generation else "")
         lock_word = f"{self.unique_s}{self.unique_rule}" if self.unique_rule else self.unique_s
         return (self.task_id, self.message, start, self.unique_key, lock_word, self.group, self.limit)
 

@@ -343,17 +343,19 @@ class CancelOutcome(StrEnum):
     DISCARD = "discard"
 
 
-def ask_cancel(queue: QueueKeys, task_id: str, outcome: CancelOutcome) -> Operation[str | None]:
-    """Store the state that a running task gets once it is cancelled.
+def ask_cancel(
+    queue: QueueKeys, channel: str, task_id: str, outcome: CancelOutcome, *, generation: str = ""
+) -> Operation[tuple[str | None, int]]:
+    """Ask the worker of a running task to cancel it, and store the state that the task gets then.
 
-    The answer is its state now, None if it is missing.
+    With `generation`, only the task that has it is cancelled. The answer is the state of the task now, None if it is
+    missing, and the number of subscribers in all databases, 0 if the task does not run.
     """
-    return script(
-        "ask_cancel",
-        (queue.task(task_id),),
-        (outcome.value,),
-        lambda reply: None if reply is None else replies.text(reply),
-    )
+
+    def read(reply: Any) -> tuple[str | None, int]:
+        return None if reply[0] is None else replies.shown(reply[0]), int(reply[1])
+
+    return script("ask_cancel", (queue.task(task_id),), (outcome.value, generation, channel, task_id), read)
 
 
 SETTLE_CANCELS: Mapping[str, CancelOutcome] = {each.value[0]: each for each in CancelOutcome}
@@ -376,5 +378,5 @@ def read_cancel(queue: QueueKeys, task_id: str) -> Operation[CancelOutcome]:
 
 
 def cancel(channel: str, task_id: str) -> Operation[int]:
-    """Ask the worker of a task to cancel it. The answer is the number of subscribers in all databases."""
+    """Ask the worker of a workflow step to cancel it. The answer is the number of subscribers in all databases."""
     return command("cancel", ("PUBLISH", channel, task_id), replies.integer)

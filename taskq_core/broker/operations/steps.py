@@ -61,10 +61,15 @@ def _fenced(
     return script(name, keys, args, lambda reply: Refusal(is_lost=reply == 1) if reply in (0, 1) else read(reply))
 
 
-def load_steps(queue: QueueKeys, task_id: str, *, owner: str, run: int) -> Operation[LoadedSteps | Refusal]:
-    """Read the record of the steps of a running task. Create it if the task has none."""
+def load_steps(
+    queue: QueueKeys, task_id: str, *, owner: str, run: int, has_links: bool = False
+) -> Operation[LoadedSteps | Refusal]:
+    """Read the record of the steps of a running task. Create it if the task has none.
+
+    With `has_links`, links that contain the fence of this run answer the task also after the run.
+    """
     keys = (*_keys(queue, task_id), queue.stream_of(task_id), queue.absent)
-    args = (NOW, run_owner(owner, run), task_id)
+    args = (NOW, run_owner(owner, run), task_id, int(has_links))
     return _fenced("load_steps", keys, args, lambda reply: LoadedSteps(int(reply[0]), replies.shown_fields(reply[1])))
 
 
@@ -115,7 +120,14 @@ def store_step(
 
 
 def signal(
-    queue: QueueKeys, task_id: str, name: str, value: bytes, *, signal_id: str | None = None, number: int = 0
+    queue: QueueKeys,
+    task_id: str,
+    name: str,
+    value: bytes,
+    *,
+    signal_id: str | None = None,
+    number: int = 0,
+    generation: str = "",
 ) -> Operation[str]:
     """Send a value to a task, and make the task pending if it waits for this signal.
 
@@ -124,6 +136,8 @@ def signal(
     With `number`, the value answers only the wait with this number (from 1) of the same name. The task may begin this
     wait later.
 
+    With `generation`, only the task that has it gets the value.
+
     The answer is "ok", "missing" for an unknown task, "full" at the maximum of signals, "lost" if the record of its
     steps is lost, "answered" if the wait with this number has its value or is over, or the state of a task that has
     ended.
@@ -131,7 +145,7 @@ def signal(
     task, _, record = _keys(queue, task_id)
     keys = (task, record, queue.stream_of(task_id), queue.pending, queue.scheduled, queue.wake)
     args: list[Argument] = [NOW, task_id, name, value, signal_id or uuid4().hex, SIGNALS_MAX, SIGNALS_BYTES]
-    args += (queue.prefix, queue.own_prefix, queue.done, "", number)
+    args += (queue.prefix, queue.own_prefix, queue.done, generation, "", number)
     return script("signal", keys, args, replies.text, deadline_at=len(args) - 2)
 
 
@@ -188,7 +202,7 @@ def read_stream(queue: QueueKeys, task_id: str, *, after: str = "") -> Operation
     return script("read_stream", keys, (after or "-", PAGE), read)
 
 
-def forget_step(queue: QueueKeys, task_id: str, name: str) -> Operation[bool | str]:
+def forget_step(queue: QueueKeys, task_id: str, name: str, *, generation: str = "") -> Operation[bool | str]:
     """Delete a field of the record, so that the next run of the task repeats the step.
 
     The answer is True if the field existed, False if not, "missing" if the task does not exist, or "active" if it runs.
@@ -198,5 +212,5 @@ def forget_step(queue: QueueKeys, task_id: str, name: str) -> Operation[bool | s
         return reply == 1 if isinstance(reply, int) else replies.text(reply)
 
     keys = (queue.task(task_id), queue.steps_of(task_id), queue.pending, queue.scheduled, queue.wake)
-    args = (NOW, task_id, name, queue.prefix, queue.own_prefix)
+    args = (NOW, task_id, name, queue.prefix, queue.own_prefix, generation)
     return script("forget_step", keys, args, read)

@@ -35,6 +35,7 @@ class StoredTask:
         unique_rule: Rule of its unique lock, "" if it has no lock, or one as Asynq's.
         oversized: Size and limit of a result that was too large to store or read, else b"". Listings have it.
         line: Limit for which it waits, as kind:name:key, "" if it waits for none; None in a listing.
+        generation: Its generation, "" if unknown, see `_generation.lua`. Listings and scans have it.
     """
 
     task_id: str
@@ -52,6 +53,7 @@ class StoredTask:
     pending_ms: int | None = None
     last_attempt: bytes = b""
     wait: str = ""
+    generation: str = ""
 
 
 def key_of(queue: QueueKeys, state: TaskState, group: str | None = None) -> str:
@@ -89,12 +91,14 @@ def read_task(
     publish_changes: bool = False,
     max_message: int = MESSAGE_MAX,
     max_result: int = 512 << 20,
+    identify: bool = False,
 ) -> Operation[StoredTask | None]:
     """Read one task. The answer is None if it does not exist.
 
     `publish_end` requests that its end is published on `queue.done`. `publish_changes` requests this also for its
     progress and its changes of state. Of a message or a result over its limit, only the size is read. By
-    default, any result is read, because Redis stores at most 512 MiB.
+    default, any result is read, because Redis stores at most 512 MiB. With `identify`, the task gets a generation if it
+    has none.
     """
 
     def read(reply: Any) -> StoredTask | None:
@@ -109,7 +113,7 @@ def read_task(
             stored.started_ms = int(reply[5]) if reply[5].isdigit() else None
         stored.unique_rule = replies.shown(reply[8])
         stored.line = replies.shown(reply[9]) if stored.score == WAITING_SCORE_S else ""
-        stored.wait = replies.shown(reply[11])
+        stored.wait, stored.generation = replies.shown(reply[11]), replies.shown(reply[12])
         return stored
 
     args = (
@@ -119,6 +123,7 @@ def read_task(
         queue.own_prefix,
         max_message,
         max_result,
+        int(identify),
     )
     return script("read_task", (queue.task(task_id),), args, read)
 
@@ -135,18 +140,7 @@ def locate(queues: Sequence[QueueKeys], task_id: str) -> Operation[list[str]]:
     return script("locate", (), tuple(queue.task(task_id) for queue in queues), read)
 
 
-def revoke(queue: QueueKeys, task_id: str) -> Operation[TaskState | None]:
-    """Delete a waiting task (pending, scheduled, retry, aggregating). The answer is the state it had, else None."""
-    keys = (queue.task(task_id), queue.pending, queue.scheduled, queue.retry, queue.groups)
-    return script(
-        "revoke",
-        keys,
-        (task_id, queue.prefix, queue.done),
-        lambda reply: None if reply is None else _state(queue, task_id, reply),
-    )
-
-
-LISTED_WORDS = 11
+LISTED_WORDS = 12
 """Number of reply elements per task in the answer of `list_tasks`."""
 
 
@@ -159,13 +153,14 @@ def _listed(
     oversized: bytes,
     *more: bytes,
 ) -> StoredTask:
-    fence, started, progress, since, wait, attempt = more
+    fence, started, progress, since, wait, attempt, generation = more
     stored = StoredTask(replies.shown(task_id), state, message, result, _score(score), oversized=oversized)
     owner = owner_of(fence, score) if state is TaskState.ACTIVE else ""
     if owner:
         stored.owner, stored.started_ms = owner, int(started) if started.isdigit() else None
     stored.last_attempt, stored.progress, stored.wait = attempt, progress, replies.shown(wait)
     stored.pending_ms = _pending_ms(state, since)
+    stored.generation = replies.shown(generation)
     return stored
 
 
@@ -363,11 +358,12 @@ def scan_tasks(
             scan.ids.append(task_id)
             scan.places.append(ScanPlace(place.skip + number) if listed else ScanPlace(0, replies.text(score), task_id))
             if not ids_only:
-                message, result, oversized, since = next(words), next(words), next(words), next(words)
+                message, result, oversized, since, generation = (next(words) for _ in range(5))
                 since_ms = _pending_ms(state, since)
                 second = None if since_ms is None else since_ms // 1000
                 stored = StoredTask(replies.shown(raw_id), state, message, result, second if listed else _score(score))
                 stored.oversized, stored.pending_ms = oversized, since_ms
+                stored.generation = replies.shown(generation)
                 scan.tasks.append(stored)
         return scan
 

@@ -139,7 +139,7 @@ class TaskScreen(TextScreen[TaskRecord]):
     def action_change_task(self, word: str) -> None:
         """Run an action on the task."""
         if self.found is not None:
-            self.change(self._act(TaskAction(word), TaskRef(self.queue, self.task_id, self.found.state)))
+            self.change(self._act(TaskAction(word), TaskRef.of(self.found)))
 
     async def _act(self, action: TaskAction, ref: TaskRef) -> None:
         report = await act_on(self, [ref], action)

@@ -182,7 +182,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         return columns
 
     def _mark_of(self, task: TaskRecord) -> str:
-        return "●" if self.is_all or ref_of(task) in self.marked else "·"
+        return "●" if self.is_all or TaskRef.of(task) in self.marked else "·"
 
     def _run_columns(self, workers: WorkersOverview, now: datetime) -> list[Column]:
         runs = {(run.queue, run.task_id): run for each in workers.workers for run in each.running}
@@ -271,7 +271,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         """The tasks to which an action applies: the marked tasks, or the selected task if none is marked."""
         if self.marked or self.chosen is None or isinstance(self.chosen, GroupInfo):
             return sorted(self.marked, key=lambda ref: (ref.queue, str(ref.state), ref.id))
-        return [ref_of(self.chosen)]
+        return [TaskRef.of(self.chosen)]
 
     def _unmark(self) -> None:
         self.marked.clear()
@@ -282,18 +282,18 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         task = self.chosen
         if task is None or isinstance(task, GroupInfo):
             return
-        if len(self.marked) >= MARKED_MAX and ref_of(task) not in self.marked:
+        if len(self.marked) >= MARKED_MAX and TaskRef.of(task) not in self.marked:
             self.show_message(f"At most {MARKED_MAX:,} tasks can be marked; x marks all tasks of the list.", "warning")
             return
         self.is_all = False
-        self.marked ^= {ref_of(task)}
+        self.marked ^= {TaskRef.of(task)}
         self.redraw()
         self.table.action_cursor_down()
 
     def action_mark_page(self) -> None:
         """Mark all tasks of the page, or unmark them if all are marked."""
         if self.found is not None:
-            refs = {ref_of(task) for task in self.found.tasks}
+            refs = {TaskRef.of(task) for task in self.found.tasks}
             self.marked = self.marked - refs if refs <= self.marked else self.marked | refs
             self.is_all = False
             self.redraw()
@@ -347,8 +347,3 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
 
 def _key(record: TaskRecord | GroupInfo) -> str:
     return record.name if isinstance(record, GroupInfo) else f"{record.queue}\0{record.state}\0{record.id}"
-
-
-def ref_of(task: TaskRecord) -> TaskRef:
-    """Return the reference of a task for actions."""
-    return TaskRef(task.queue, task.id, task.state)

@@ -6,7 +6,7 @@ import msgspec
 
 from taskq_core.broker.operations.steps import SIGNALS_MAX
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
-from taskq_core.errors import PayloadError, TaskStateError
+from taskq_core.errors import PayloadError, TaskNotFoundError, TaskStateError
 from taskq_core.handles.attempts import Attempt
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import TaskAction, UnreadableTask
@@ -137,8 +137,10 @@ async def send_signal(view: View, form: Form) -> Done:
             raise BadRequestError(gettext("The value is not JSON: %(problem)s", problem=str(error))) from None
     number = form.number("number", 0, low=0, high=SIGNALS_MAX)
     try:
-        await view.inspector.signal_task(form.need("queue"), form.need("id"), name, value, number=number)
-    except TaskStateError:
+        await view.inspector.signal_task(
+            form.need("queue"), form.need("id"), name, value, number=number, generation=form.get("generation")
+        )
+    except (TaskNotFoundError, TaskStateError):
         view.audited["refused"] = "the task does not wait for this signal"
         return Done(
             level="warning", text=gettext("The task does not wait for the signal “%(name)s” any more.", name=name)
@@ -165,7 +167,7 @@ def _editable(view: View, task: TaskRecord) -> TaskInfo:
 async def show_edit(view: View) -> Shown:
     """Show the form that edits a payload."""
     task = _editable(view, await read(view, view.query))
-    return _form(view, task, as_text(task.payload), digest(task.payload))
+    return _form(view, task, as_text(task.payload), digest(task))
 
 
 def _form(view: View, task: TaskInfo, text: str, shown_digest: str, *, problem: str = "", status: int = 200) -> Shown:
@@ -187,10 +189,12 @@ async def edit(view: View, form: Form) -> Done | Shown:
     task = _editable(view, await read(view, form))
     text, shown_digest = form.get("payload"), form.get("shown_digest")
     problem = gettext("The payload has changed since the page was loaded. Nothing was saved. Reload the page.")
-    if shown_digest == digest(task.payload):
+    if shown_digest == digest(task):
         try:
             payload = edited_payload(task, text, view.services.taskq.tasks.get(task.name))
-            await view.inspector.update_payload(task.queue, task.id, payload, expected=task.payload)
+            await view.inspector.update_payload(
+                task.queue, task.id, payload, expected=task.payload, generation=task.generation
+            )
         except PayloadError as error:
             problem = f"{error.parameter}: {error.problem}" if error.parameter else error.problem
         except TaskStateError:

@@ -249,9 +249,9 @@ async def test_a_task_that_waits_in_an_outbox_does_not_count_as_deleted(app: App
     follower = app.follow(handle)
     await asyncio.sleep(0)
 
-    await app.task.using(task_id="late").adelay()
+    sent = await app.task.using(task_id="late").adelay()
     await follower.until_event(PENDING, None)
-    await handle.acancel()
+    await sent.acancel()
 
     assert await follower.to_the_end() == [(PENDING, None), (None, None)]
 

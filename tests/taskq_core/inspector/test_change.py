@@ -119,7 +119,8 @@ async def test_a_running_task_is_not_changed(
         await ask(method, "default", task_id, **arguments)
 
     assert (caught.value.queue, caught.value.task_id, caught.value.state) == ("default", task_id, "active")
-    assert redis_server.client.hgetall(PREFIX + f"t:{task_id}") == before
+    after = redis_server.client.hgetall(PREFIX + f"t:{task_id}")
+    assert {name: after[name] for name in after if name != b"taskq_generation"} == before
     assert redis_server.client.lrange(PREFIX + "active", 0, -1) == [task_id.encode()]
     with pytest.raises(TaskNotFoundError):
         await ask(method, "default", "nobody", **arguments)
@@ -351,7 +352,7 @@ def test_a_change_without_a_reply_is_not_sent_again(
     def lose(self: SyncRunner, operations: Any, *arguments: Any) -> Any:
         answer = real(self, operations, *arguments)
         (operation,) = operations
-        if operation.name not in ("has_queue",):
+        if operation.name not in ("has_queue", "identify"):
             sent.append(operation.name)
             raise BrokerUnavailableError("no answer")
         return answer

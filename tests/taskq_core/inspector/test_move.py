@@ -110,7 +110,7 @@ async def test_a_moved_task_keeps_its_state(
     assert redis_server.client.zcard("taskq:{default}:moving") == 0
     assert await ask("queues") == ["default", "low"]
     fields = redis_server.client.hkeys(f"asynq:{{low}}:t:{task_id}")
-    assert not [name for name in fields if name.startswith(b"taskq_")]
+    assert [name for name in fields if name.startswith(b"taskq_")] == [b"taskq_generation"]
 
 
 async def test_a_moved_task_runs_in_the_target_queue(app: TaskQ, ask: Ask, enqueue: Enqueue) -> None:

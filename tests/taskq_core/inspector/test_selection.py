@@ -140,7 +140,7 @@ async def test_many_tasks_are_changed_in_chunks(ask: Ask, app: TaskQ, redis_serv
 
 def test_an_outage_during_an_action_returns_the_finished_tasks() -> None:
     """The steps are taken by hand here, so that the second chunk fails for sure."""
-    tasks = [TaskRef("default", str(number)) for number in range(250)]
+    tasks = [TaskRef("default", str(number), generation="1.2") for number in range(250)]
     steps = act_on(TaskQ(), tasks, TaskAction.DELETE)
     failure = BrokerUnavailableError("away")
 

@@ -88,7 +88,7 @@ async def test_a_task_that_is_cancelled_before_its_wait_is_stored_does_not_wait(
     async def work(context: TaskContext) -> None:
         queue = app.runtime.keys.queue(context.queue)
         await app.runtime.source.arun(
-            ask(ask_cancel(queue, context.id, CancelOutcome.ARCHIVE))
+            ask(ask_cancel(queue, "no worker", context.id, CancelOutcome.ARCHIVE))
         )  # the worker hears nothing
         await context.areceive("go")
 
