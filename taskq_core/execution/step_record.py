@@ -31,7 +31,7 @@ from taskq_core.errors import (
     WorkflowFailedError,
 )
 from taskq_core.settings import Duration, seconds, unknown
-from taskq_core.telemetry import Tracing
+from taskq_core.telemetry import ConsumerSpan, Tracing
 from taskq_core.wire import QueueKeys
 
 T = TypeVar("T")
@@ -62,6 +62,7 @@ class Steps(ABC):
         owner: Token of the worker.
         run: Number of the run.
         tracing: Records the spans of steps.
+        span: The span of the run, which links to the request whose signal has resumed the task.
         signals: The signals that the task declares, with the types of their values. Empty: all names are allowed.
 
     Attributes:
@@ -70,9 +71,18 @@ class Steps(ABC):
     """
 
     def __init__(
-        self, queue: QueueKeys, task_id: str, *, owner: str, run: int, tracing: Tracing, signals: Mapping[str, Any]
+        self,
+        queue: QueueKeys,
+        task_id: str,
+        *,
+        owner: str,
+        run: int,
+        tracing: Tracing,
+        span: ConsumerSpan,
+        signals: Mapping[str, Any],
     ) -> None:
         self.span = tracing.step
+        self._process = span
         self.is_closed = False
         self._queue = queue
         self._task_id = task_id
@@ -144,6 +154,8 @@ class Steps(ABC):
                 self._record = loaded.record
                 self._size = sum(len(value) for field, value in loaded.record.items() if field[:2] in ("s:", "k:"))
                 self._attempt = loaded.attempt
+                if self._ahead_ms < 0 and (sender := loaded.sender):
+                    self._process.link(sender)
                 self._ahead_ms = loaded.now_ms - time.monotonic() * 1000
         return self._record
 

@@ -16,6 +16,7 @@ from taskq_core.handles.events import timeout_error
 from taskq_core.handles.patience import Patience
 from taskq_core.handles.source import HandleSource
 from taskq_core.settings import Duration, seconds, unknown
+from taskq_core.telemetry import current_traceparent
 from taskq_core.wire import QueueKeys
 
 if TYPE_CHECKING:
@@ -66,7 +67,14 @@ def signal(
     if signal_id is not None and not (isinstance(signal_id, str) and _SIGNAL_ID.fullmatch(signal_id)):
         raise StepError(f"signal_id must be 1 to 64 characters of text, got {signal_id!r:.100}")
     request = operations.signal(
-        queue, task_id, name, data, signal_id=signal_id, number=number, generation=(yield from generation)
+        queue,
+        task_id,
+        name,
+        data,
+        signal_id=signal_id,
+        number=number,
+        generation=(yield from generation),
+        traceparent=current_traceparent(),
     )
     answer = yield from ask(request)
     if answer == "missing":

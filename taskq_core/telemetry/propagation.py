@@ -174,6 +174,12 @@ def current_ids(context: Context | None = None) -> tuple[str, str]:
     return (f"{span.trace_id:032x}", f"{span.span_id:016x}") if span.is_valid else ("", "")
 
 
+def current_traceparent() -> str:
+    """Return the W3C `traceparent` of the current span, "" without a span."""
+    span = get_current_span().get_span_context()
+    return traceparent_of(span) if span.is_valid else ""
+
+
 def trace_id(headers: Mapping[str, str]) -> str | None:
     """Return the trace id in a task's headers (32 hexadecimal digits), or None."""
     found = _TRACEPARENT.fullmatch(headers.get(TRACEPARENT, ""))

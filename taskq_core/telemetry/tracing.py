@@ -63,6 +63,12 @@ class ConsumerSpan(TaskSpan):
             return None
         return propagation.traceparent_of(self.span.get_span_context())
 
+    def link(self, traceparent: str) -> None:
+        """Add a link to the span in a `traceparent`. An invalid one is ignored."""
+        other = propagation.sender_in({propagation.TRACEPARENT: traceparent})
+        if self.span is not None and other.is_valid:
+            self.span.add_link(other)
+
     def attach(self) -> Token[Context]:
         """Make the span and the request's baggage current in this coroutine or thread. Return a token for `detach`."""
         return context_api.attach(self.context)

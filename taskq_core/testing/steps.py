@@ -37,7 +37,9 @@ class InlineSteps(Steps):
     def __init__(self, app: TaskQ, run: Run, runner: SyncRunner, owner: str) -> None:
         signals = {} if run.task is None else run.task.options.signals
         tracing = app.runtime.tracing
-        super().__init__(run.queue, run.task_id, owner=owner, run=run.number, tracing=tracing, signals=signals)
+        super().__init__(
+            run.queue, run.task_id, owner=owner, run=run.number, tracing=tracing, span=run.span, signals=signals
+        )
         self._app = app
         self._run = run
         self._runner = runner

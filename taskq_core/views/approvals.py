@@ -25,6 +25,7 @@ from taskq_core.execution.context import TaskContext
 from taskq_core.execution.steps import next_receive
 from taskq_core.settings import Duration, seconds
 from taskq_core.settings.language import gettext, marked
+from taskq_core.telemetry import current_traceparent
 from taskq_core.wire import Keys
 
 logger = logging.getLogger("taskq.audit")
@@ -128,7 +129,17 @@ def answer(keys: Keys, token: str, secrets: Iterable[bytes], choice: str | None)
     value = content["choices"].get(choice)
     try:
         if value is not None:
-            outcome = yield from ask(signal(queue, task_id, name, value.encode(), number=number, generation=generation))
+            outcome = yield from ask(
+                signal(
+                    queue,
+                    task_id,
+                    name,
+                    value.encode(),
+                    number=number,
+                    generation=generation,
+                    traceparent=current_traceparent(),
+                )
+            )
             facts = (outcome, queue.name, task_id, name, choice)
             logger.info("task answered by a link: outcome=%s queue=%r id=%r name=%r choice=%r", *facts)
         else:

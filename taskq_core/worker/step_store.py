@@ -69,7 +69,9 @@ class RunSteps(Steps):
     def __init__(self, run: Run, writer: "ProgressWriter") -> None:
         signals = {} if run.task is None else run.task.options.signals
         tracing = writer.app.runtime.tracing
-        super().__init__(run.queue, run.task_id, owner=writer.owner, run=run.number, tracing=tracing, signals=signals)
+        super().__init__(
+            run.queue, run.task_id, owner=writer.owner, run=run.number, tracing=tracing, span=run.span, signals=signals
+        )
         self._run = run
         self._writer = writer
         self._collected: list[tuple[str, bytes]] = []

@@ -7,6 +7,7 @@ local function resume(prefix, own, now_ns, now_ms, id, wait)
     return
   elseif redis.call('ZREM', prefix .. 'scheduled', id) == 1 then
     redis.call('HDEL', record, 'waiting')
+    redis.call('HSET', record, 'by', wait)
     redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
     join(prefix .. 'pending', own .. 'wake', prefix .. 't:', now_ms, id, band_of(fields[2], false))
     wake(own .. 'wake')

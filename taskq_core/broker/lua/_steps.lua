@@ -7,6 +7,8 @@
 --   c:<name>      sub-tasks: "<start, Unix ms> <id of their workflow>"
 --   e:<name>      end of the sub-tasks (Unix ms)
 --   r:<name>#<k>  k-th signal: "<arrival, Unix ms> <JSON>", without JSON if the task stopped waiting for it
+--   t:<name>#<k>  traceparent of the request that sent this signal
+--   by            r:<name>#<k>: the signal that ended the last wait. The runs of this attempt link to its request
 --   n:<name>      number of signals with this name, including those for which the task stopped waiting
 --   i:<id>        '1' for each signal that arrived, so that a repeated request changes nothing
 --   signals       number of signals that arrived
@@ -67,9 +69,12 @@ local function begin_wait(own, record, mark, wait, until_ms, emitted, now_ms)
   local since = string.match(known[3] or '', ' (%d+)$') or whole(now_ms)
   local ends = (until_ms > 0 and whole(until_ms) or '-') .. ' '
   redis.call('HSET', record, 'waiting', ends .. wait, 'x', emitted, 'try', attempt .. ' w', 'u:' .. wait, ends .. since)
+  redis.call('HDEL', record, 'by')
   redis.call('EXPIRE', record, record_ttl(until_ms / 1000, now_ms / 1000))
   if call then
     return is_over(own, record, call, now_ms)
+  elseif known[4] then
+    redis.call('HSET', record, 'by', wait)
   end
   return known[4] ~= false
 end

@@ -42,9 +42,9 @@ if value then -- each later signal of this name gets the previous number, and it
   local prefix, last = 'r:' .. name .. '#', tonumber(redis.call('HINCRBY', KEYS[2], 'n:' .. name, -1)) + 1
   for at = tonumber(number), last - 1 do
     redis.call('HSET', KEYS[2], prefix .. whole(at), redis.call('HGET', KEYS[2], prefix .. whole(at + 1)) or '0 ')
-    redis.call('HDEL', KEYS[2], 'u:' .. prefix .. whole(at))
+    redis.call('HDEL', KEYS[2], 'u:' .. prefix .. whole(at), 't:' .. name .. '#' .. whole(at))
   end
-  redis.call('HDEL', KEYS[2], prefix .. whole(last), 'u:' .. prefix .. whole(last))
+  redis.call('HDEL', KEYS[2], prefix .. whole(last), 'u:' .. prefix .. whole(last), 't:' .. name .. '#' .. whole(last))
   local json = string.match(value, '^%d+ (.+)$')
   if json then
     redis.call('HINCRBY', KEYS[2], 'signals', -1)

@@ -32,7 +32,7 @@ local attempt, run = string.match(redis.call('HGET', KEYS[3], 'try') or '0 ', '^
 if run ~= ARGV[2] then -- otherwise this request is a repeat
   if run ~= 'w' then
     attempt = whole(tonumber(attempt) + 1)
-    redis.call('HDEL', KEYS[3], 'x')
+    redis.call('HDEL', KEYS[3], 'x', 'by')
   end
   redis.call('HSET', KEYS[3], 'try', attempt .. ' ' .. ARGV[2])
 end

@@ -18,15 +18,16 @@
   ARGV[9]  string  prefix of the queue's taskq-only keys
   ARGV[10] string  channel for the ids of changed tasks
   ARGV[11] string  generation of the task, '' for any, see `_generation`
-  ARGV[12] int     deadline of this request by Redis's clock (Unix ms), '' without one
-  ARGV[13] int     number of the wait that the value answers, from 1; 0 for the next wait without a value
+  ARGV[12] string  traceparent of the sender, '' none
+  ARGV[13] int     deadline of this request by Redis's clock (Unix ms), '' without one
+  ARGV[14] int     number of the wait that the value answers, from 1; 0 for the next wait without a value
 
   returns  ok        the value is stored, now or earlier
            missing   the task does not exist, or is a later one with the same id
            full      the task has received the maximum of signals or bytes
            lost      the record of its steps is lost
            moving    the task is being moved to another queue
-           answered  the wait with the number ARGV[13] has its value, or is over
+           answered  the wait with the number ARGV[14] has its value, or is over
            otherwise the state of a task that has ended
 ]]
 -- include _check
@@ -38,7 +39,7 @@
 -- include _steps
 -- include _resume
 local now_s, now_ns, now_ms = clock(ARGV[1])
-local late = lateness(ARGV[12], now_ms)
+local late = lateness(ARGV[13], now_ms)
 if late then -- refuse a late request, because another task may have this id now
   return late
 end
@@ -59,7 +60,7 @@ elseif state == 'completed' or state == 'archived' then
   return state
 elseif mark and known[1] ~= mark then
   return 'lost'
-elseif ARGV[13] ~= '0' and tonumber(known[3] or 0) >= tonumber(ARGV[13]) then
+elseif ARGV[14] ~= '0' and tonumber(known[3] or 0) >= tonumber(ARGV[14]) then
   return 'answered'
 elseif tonumber(known[4] or 0) >= tonumber(ARGV[6]) or tonumber(known[5] or 0) + #ARGV[4] > tonumber(ARGV[7]) then
   return 'full'
@@ -69,6 +70,9 @@ open_record(KEYS[1], KEYS[2], KEYS[3], now_ns, record_ttl(start_s, now_s))
 local number = redis.call('HINCRBY', KEYS[2], 'n:' .. ARGV[3], 1)
 local wait = 'r:' .. ARGV[3] .. '#' .. number
 redis.call('HSET', KEYS[2], wait, whole(now_ms) .. ' ' .. ARGV[4], 'i:' .. ARGV[5], '1')
+if ARGV[12] ~= '' then
+  redis.call('HSET', KEYS[2], 't:' .. ARGV[3] .. '#' .. number, ARGV[12])
+end
 redis.call('HINCRBY', KEYS[2], 'signals', 1)
 redis.call('HINCRBY', KEYS[2], 'signal_bytes', #ARGV[4])
 resume(ARGV[8], ARGV[9], now_ns, now_ms, ARGV[2], wait)

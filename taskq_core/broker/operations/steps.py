@@ -49,6 +49,12 @@ class LoadedSteps:
         """Number of the attempt, from 1. A run after a wait belongs to the attempt before it."""
         return int(self.record["try"].partition(b" ")[0])
 
+    @property
+    def sender(self) -> str:
+        """`traceparent` of the request whose signal has ended the wait before this run, "" if there is none."""
+        wait = self.record.get("by", b"").decode()
+        return self.record.get(f"t:{wait.removeprefix('r:')}", b"").decode()
+
 
 def _keys(queue: QueueKeys, task_id: str) -> tuple[str, str, str]:
     return queue.task(task_id), queue.lease, queue.steps_of(task_id)
@@ -128,6 +134,7 @@ def signal(
     signal_id: str | None = None,
     number: int = 0,
     generation: str = "",
+    traceparent: str = "",
 ) -> Operation[str]:
     """Send a value to a task, and make the task pending if it waits for this signal.
 
@@ -136,7 +143,7 @@ def signal(
     With `number`, the value answers only the wait with this number (from 1) of the same name. The task may begin this
     wait later.
 
-    With `generation`, only the task that has it gets the value.
+    With `generation`, only the task that has it gets the value. The run that the value resumes links to `traceparent`.
 
     The answer is "ok", "missing" for an unknown task, "full" at the maximum of signals, "lost" if the record of its
     steps is lost, "answered" if the wait with this number has its value or is over, or the state of a task that has
@@ -145,7 +152,7 @@ def signal(
     task, _, record = _keys(queue, task_id)
     keys = (task, record, queue.stream_of(task_id), queue.pending, queue.scheduled, queue.wake)
     args: list[Argument] = [NOW, task_id, name, value, signal_id or uuid4().hex, SIGNALS_MAX, SIGNALS_BYTES]
-    args += (queue.prefix, queue.own_prefix, queue.done, generation, "", number)
+    args += (queue.prefix, queue.own_prefix, queue.done, generation, traceparent, "", number)
     return script("signal", keys, args, replies.text, deadline_at=len(args) - 2)
 
 

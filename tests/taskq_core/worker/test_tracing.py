@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -281,3 +282,33 @@ async def test_each_step_has_a_span_and_the_run_after_a_wait_links_to_the_first(
     assert first.context.span_id in [link.context.span_id for link in second.links]
     assert _of(first)["messaging.asynq.task.state_after"] == "scheduled"
     assert (first.status.is_ok, second.status.is_ok) == (True, True)
+
+
+@pytest.mark.parametrize("arrives_before", [False, True], ids=["while it waits", "before it waits"])
+async def test_the_run_that_a_signal_resumes_links_to_the_request_that_sent_it(
+    app: TaskQ, start: Runner, named: Named, arrives_before: bool
+) -> None:
+    begun, may_wait = asyncio.Event(), asyncio.Event()
+
+    @app.task(name="order", retention=60)
+    async def order(context: TaskContext) -> None:
+        await context.astep("begin", begun.set)
+        await may_wait.wait()
+        await context.areceive("approve")
+        await context.asleep(timedelta(milliseconds=1))
+
+    await start()
+    handle = await order.adelay()
+    await begun.wait()
+    if not arrives_before:
+        may_wait.set()
+        await until(lambda: handle.refresh().wait is not None)
+    with trace.get_tracer("web").start_as_current_span("POST /approve") as request:
+        await handle.asignal("approve", True)
+    may_wait.set()
+    await handle.aresult(timeout=PATIENCE_S)
+    await until(lambda: len(named("process default")) == 3)
+
+    sender = request.get_span_context().span_id
+    links = [[link.context.span_id for link in span.links] for span in named("process default")]
+    assert [sender in each for each in links] == [False, True, False]
