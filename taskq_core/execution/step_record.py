@@ -78,7 +78,7 @@ class Steps(ABC):
         owner: str,
         run: int,
         tracing: Tracing,
-        span: ConsumerSpan,
+        span: ConsumerSpan | None,
         signals: Mapping[str, Any],
     ) -> None:
         self.span = tracing.step
@@ -154,7 +154,7 @@ class Steps(ABC):
                 self._record = loaded.record
                 self._size = sum(len(value) for field, value in loaded.record.items() if field[:2] in ("s:", "k:"))
                 self._attempt = loaded.attempt
-                if self._ahead_ms < 0 and (sender := loaded.sender):
+                if self._ahead_ms < 0 and self._process is not None and (sender := loaded.sender):
                     self._process.link(sender)
                 self._ahead_ms = loaded.now_ms - time.monotonic() * 1000
         return self._record
