@@ -236,7 +236,7 @@ class TaskActions(RedisAdminMixin):
             return ""
         wait = waiting(row.record.wait)
         show = block if count == 1 else arguments_line
-        shown = HIDDEN if row.hides_payload else show(row.record.payload)
+        shown = format_html('<div class="help">{}</div>', HIDDEN) if row.hides_payload else show(row.record.payload)
         return format_html("{}{} {}", ", " if wait else "", wait, shown) if wait or shown else ""
 
     def offers(self, action: str, obj: Any) -> bool:
