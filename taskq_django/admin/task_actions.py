@@ -300,8 +300,11 @@ class TaskActions(RedisAdminMixin):
             text = _("Redis failed, and %(count)d tasks were not handled: %(error)s")
             facts = {"count": report.untouched, "error": report.failure}
             self.message_user(request, text % facts, messages.ERROR)
-        elif not is_complete:
+        elif not is_complete and done:
             report_more(self, request)
+        elif not is_complete:
+            text = _("Nothing was done: one request cannot read all tasks. Select the tasks with further filters.")
+            self.message_user(request, text, messages.WARNING)
         elif not done and not report.skipped:
             report_nothing_left(self, request)
 

@@ -146,7 +146,7 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
     list_display = ("title", "state", "progress", "home", "started", "ended")
     list_filter = (WorkflowStateFilter, WorkflowQueueFilter)
     search_fields = ("id",)
-    search_help_text = gettext_lazy("Part of the name or the id of a workflow.")
+    search_help_text = gettext_lazy("Part of the name, the id or the home queue of a workflow.")
     actions: Any = ("cancel_workflows", "retry_workflows")
     fieldsets = (
         (None, {"fields": (*_ABOUT, "buttons")}),

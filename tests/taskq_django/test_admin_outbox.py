@@ -97,6 +97,14 @@ def test_the_list_shows_the_number_and_the_age_of_waiting_rows(root: Client) -> 
     assert re.search(r'<td class="field-waits">5.min', html)
 
 
+def test_rows_are_searched_by_id_name_and_queue(root: Client) -> None:
+    wait("one")
+
+    for text in ("one", "deliver", "defau"):
+        assert ids(show(root, f"{LIST}?q={text}")) == ["one"]
+    assert ids(show(root, f"{LIST}?q=ana")) == []
+
+
 def test_rows_of_other_databases_are_counted(root: Client) -> None:
     wait("here")
     wait("there", using="other", hours=2)

@@ -22,6 +22,7 @@ from taskq_core.views import tasks as dashboard_tasks
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker.background import BackgroundWorker
 from taskq_django import taskq
+from taskq_django.admin import actions as admin_actions
 from taskq_django.admin.task_rows import TaskRows
 from tests.redis_server import RedisServer
 from tests.rows import rows
@@ -574,6 +575,22 @@ def test_an_action_on_more_tasks_than_one_request_allows_is_reported(
     assert first[0] == "100 tasks were deleted."
     assert "Repeat the action to continue." in first[1]
     assert second == ["50 tasks were deleted."]
+
+
+def test_an_action_that_has_no_time_to_read_all_tasks_says_so(
+    operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = enqueue("shop:refund")
+    taskq.client.enqueue_many(taskq.remote("other").s(n=n) for n in range(150))
+    address = f"{TASKS}?type=shop:refund"
+    asked = choose(operator, "delete_selected", key(wanted), address=address, across=True)
+    monkeypatch.setattr(dashboard_tasks, "SCAN_BYTES", 1)
+    monkeypatch.setattr(admin_actions, "LONGEST_S", -1.0)
+
+    assert confirm(operator, asked, address) == [
+        "Nothing was done: one request cannot read all tasks. Select the tasks with further filters."
+    ]
+    assert state_of(redis, wanted) == "pending"
 
 
 def test_tasks_that_another_operator_changed_are_skipped_and_reported(operator: Client, redis: RedisServer) -> None:

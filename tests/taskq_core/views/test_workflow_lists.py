@@ -7,7 +7,7 @@ import pytest
 
 from taskq_core import ConfigurationError, Discard, TaskQ
 from taskq_core.inspector.cursors import write_cursor
-from taskq_core.views import WorkflowCounts, WorkflowFilter
+from taskq_core.views import WorkflowCounts, WorkflowFilter, WorkflowRow
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.workflow import WorkflowState, chain, group, step
 from tests.redis_server import RedisServer
@@ -183,3 +183,9 @@ async def test_invalid_arguments_are_refused(ask: Ask, app: TaskQ) -> None:
             await listed(ask, counts, **wrong)
     with pytest.raises(ConfigurationError, match="scan must be between 1 and 2000"):
         await searched(ask, counts, scan=2_001)
+
+
+def test_a_search_covers_id_name_and_home_queue() -> None:
+    row = WorkflowRow(queue="mail", id="17", name="Order", state=WorkflowState.RUNNING, created_at=None, ended_at=None)
+
+    assert [WorkflowFilter(text=text).fits(row) for text in ("MAIL", "order", "7", "x")] == [True, True, True, False]
