@@ -306,7 +306,7 @@ def test_a_connection_of_an_in_memory_engine_is_the_database_of_the_engine() -> 
     engine = create_engine("sqlite://")
     table: Any = OutboxTask.__table__
     with engine.connect() as connection:
-        assert place_of(connection, table) == place_of(engine.execution_options(timeout=1), table)
+        assert place_of(connection, table) == place_of(engine.execution_options(stream_results=True), table)
     engine.dispose()
 
 

@@ -164,10 +164,10 @@ def test_a_workflow_is_one_trace_whose_joins_link_to_their_predecessors(depot: D
     }
     assert [len(found) for found in by_task.values()] == [2, 2, 1]
     (joined,) = by_task["load"]
-    sends = {run.parent_id for run in by_task["weigh"]}  # the parents of the runs
-    assert {*sends, joined.parent_id} <= set(joined.links)
-    assert set(joined.links) <= {*sends, joined.parent_id, *[run.span_id for run in by_task["weigh"]]}
-    assert {span.name for span in spans if span.span_id == joined.parent_id} == {"send grouped"}
+    created = {run.parent_id for run in by_task["weigh"]}  # the parents of the runs
+    assert {*created, joined.parent_id} <= set(joined.links)
+    assert set(joined.links) <= {*created, joined.parent_id, *[run.span_id for run in by_task["weigh"]]}
+    assert {span.name for span in spans if span.span_id == joined.parent_id} == {"create grouped"}
 
 
 def test_spans_of_redis_exchanges_can_be_enabled(depot: Depot) -> None:

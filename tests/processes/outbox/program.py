@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from taskq_core.client.outbox import Delivery, delivery
+from taskq_core.client.outbox import Delivery, delivery, sender
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.workflow import group, sending
 
@@ -22,6 +22,7 @@ POINTS = ("row written", "committed", "claimed", "sent", "row deleted", "receipt
 
 def main() -> None:
     shop = import_module(f"tests.processes.outbox.{PLAN['adapter']}").Shop(PLAN)
+    sender.PATIENCE_S = 30.0  # so that each process reaches its point on a busy machine
     delivery.CLAIM_S = delivery.SEND_S = PLAN.get("claim_s", 60.0)
     if PLAN.get("is_fence_off"):
         fenced = delivery.outbox.deliver
@@ -55,8 +56,8 @@ def set_point(shop: Any, point: str | None, number: int) -> None:
             outbox = type(shop.app.outbox)
             inner = outbox.write
 
-            def write(self: Any, rows: Any, committed: Callable[[Any], None]) -> None:
-                inner(self, rows, lambda table: os.kill(os.getpid(), number))
+            def write(self: Any, rows: Any, committed: Callable[[Any], None], dropped: Callable[[], None]) -> None:
+                inner(self, rows, lambda table: os.kill(os.getpid(), number), dropped)
 
             outbox.write = write
         case "claimed":
