@@ -2,7 +2,7 @@
 
 Lua scripts compare leases and due times with Redis's clock. Processes measure their own timeouts with a monotonic
 clock. In workers and schedulers, this clock also counts the time for which the machine was suspended, because leases
-end meanwhile. The wall clock is used only for times shown to people and for absolute times that a client sends.
+go on. The wall clock is used only for times shown to people and for absolute times that a client sends.
 `RedisClock` is for processes that wait until a time by Redis's clock. Tests pass another `Clock`.
 """
 
