@@ -115,10 +115,10 @@ def _missing(visit: Visit, task: EnqueuedTask, process: Span, traces: Traces) ->
     if process.service != WORKER or process.name != f"process {task.queue}":
         return f"a span 'process {task.queue}' of {WORKER}"
     above = traces.ancestors(process)
-    # In a bulk enqueue, each task has a span `create`. A single enqueue has a span `send`.
-    enqueue = f"{'create' if len(visit.tasks) > 1 else 'send'} {task.queue}"
-    if not any(span.kind == "producer" and span.name == enqueue for span in above):
-        return f"a span {enqueue!r} above the run (trace {process.trace_id})"
+    # A call that sends one task at once has the span `send`. In an outbox or a bulk enqueue, each task has `create`.
+    enqueue = {f"send {task.queue}", f"create {task.queue}"}
+    if not any(span.kind == "producer" and span.name in enqueue for span in above):
+        return f"a span 'send {task.queue}' or 'create {task.queue}' above the run (trace {process.trace_id})"
     request = above[-1]
     if request.parent_id or (request.kind, request.service, _path(request)) != ("server", visit.service, visit.path):
         return f"the request's span at the top (trace {process.trace_id})"
