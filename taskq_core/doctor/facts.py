@@ -122,6 +122,7 @@ class Facts:
         census: Result of the check of all keys; None if they were not checked.
         default_queues: Queues that a worker of the application serves unless its command line names others.
         unserved_tasks: Names of the application's tasks, by name of a queue that no running worker serves.
+        tasks: Names of the application's tasks, by name of their queue, without remote tasks.
         queues_key: Key of the list of queues.
         unscheduled: Periodic tasks of the application, by id, if no running scheduler has any of them.
     """
@@ -134,6 +135,7 @@ class Facts:
     census: Census | None = None
     default_queues: Collection[str] = ()
     unserved_tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     unscheduled: Sequence[str] = ()
     queues_key: str = "asynq:queues"
 

@@ -114,6 +114,7 @@ class _Reader:
                 for queue, names in self._app.task_queues().items()
                 if served is not None and queue not in served
             },
+            tasks=self._app.task_queues(),
             unscheduled=self._unscheduled(),
             queues_key=self._keys.queues,
         )

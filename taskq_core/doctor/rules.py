@@ -95,9 +95,25 @@ def _check_served(facts: Facts) -> Findings:
         elif waiting and not queue.is_served:
             unserved.pop(queue.name, None)
             yield _unserved(facts, queue.name, f"waiting, while no running worker serves this queue: {waiting}")
+        elif (
+            facts.is_complete
+            and queue.is_served
+            and not queue.has_taskq_worker
+            and (names := facts.tasks.get(queue.name))
+        ):
+            yield yellow(
+                "served",
+                queue.name,
+                f"only Go workers serve this queue, which {_users(names)}; there, these tasks fail with 'handler not "
+                "found'",
+                f"start a taskq worker with --queues {shlex.quote(queue.name)}, and let Go workers serve other queues",
+            )
     for name, tasks in sorted(unserved.items()):
-        users = f"{tasks[0]!r} and {len(tasks) - 1} more use" if len(tasks) > 1 else f"{tasks[0]!r} uses"
-        yield _unserved(facts, name, f"no running worker serves this queue, which task {users}")
+        yield _unserved(facts, name, f"no running worker serves this queue, which {_users(tasks)}")
+
+
+def _users(tasks: Sequence[str]) -> str:
+    return f"task {tasks[0]!r} and {len(tasks) - 1} more use" if len(tasks) > 1 else f"task {tasks[0]!r} uses"
 
 
 def _unserved(facts: Facts, queue: str, message: str) -> Finding:

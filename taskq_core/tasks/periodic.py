@@ -20,7 +20,7 @@ from taskq_core.service.user_code import is_coroutine_function
 from taskq_core.settings import Duration, member, seconds
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature
-from taskq_core.tasks.options import CallOptionsDict, check_call_options, task_options
+from taskq_core.tasks.options import CallOptionsDict, TaskOptions, call_options, check_call_options, task_options
 from taskq_core.wire import Option, OptionKind, format_option, validate_entry_id
 from taskq_core.wire.cron import Bounded, Cron, Schedule, parse_schedule
 from taskq_core.wire.durations import NS_PER_S
@@ -171,8 +171,17 @@ class PeriodicTask:
 
     @property
     def option_strings(self) -> tuple[str, ...]:
-        """The options of the entry in Asynq's notation, without options that Asynq does not have."""
-        return option_strings(self.options)
+        """The options of each enqueue in Asynq's notation: those of the task, and those of the entry.
+
+        Options that have their default value, or that Asynq does not have, are left out.
+        """
+        default = TaskOptions()
+        own = {
+            name: value
+            for name, value in call_options(self.call.task.options).items()
+            if value != getattr(default, name)
+        }
+        return option_strings({**own, **self.options})
 
 
 def _zone_name(tz: Any) -> str | None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection
 
 from taskq_core.broker.operations.presence import list_alive, server_info
+from taskq_core.broker.operations.services import has_worker
 from taskq_core.broker.operations.views import list_queues
 from taskq_core.clock import SKEW_VISIBLE_S
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
@@ -61,8 +62,8 @@ class WorkerWarnings(WorkerService):
         """Check for problems once, and return the seconds until the next check.
 
         The first check reports queues that neither this worker nor the setting `QUEUES` names. Later checks, when all
-        workers and schedulers of a deployment have started, report every queue that no worker serves, and periodic
-        tasks without a scheduler.
+        workers and schedulers of a deployment have started, report every queue that no worker or only Go workers serve,
+        and periodic tasks without a scheduler.
         """
         await self._check_eviction()
         self._check_clock()
@@ -71,6 +72,7 @@ class WorkerWarnings(WorkerService):
             await self._check_queues({*self._config.queues, *self._app.settings.queues})
             return SETTLED_S
         await self._check_queues(self._config.queues)
+        await self._check_queues_of_go()
         await self._check_schedulers()
         return AGAIN_S
 
@@ -105,6 +107,20 @@ class WorkerWarnings(WorkerService):
                 queue,
                 f"no worker serves queue {queue!r}, to which task {names[0]!r}{more} goes{hint}",
             )
+
+    async def _check_queues_of_go(self) -> None:
+        """Warn of queues of this program's tasks that only Go workers serve. They do not know these tasks."""
+        for queue, names in self._app.task_queues().items():
+            if queue in self._config.queues or not (await self._context.fleet.of(queue))[1]:
+                continue
+            if not await self._runner.run(has_worker(self._context.keys.queue(queue))):
+                more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+                self._warn_once(
+                    "queue-unserved",
+                    queue,
+                    f"only Go workers serve queue {queue!r}, to which task {names[0]!r}{more} goes; it fails there "
+                    "with 'handler not found'",
+                )
 
     async def _check_schedulers(self) -> None:
         app = self._app

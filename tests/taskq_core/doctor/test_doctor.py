@@ -415,6 +415,18 @@ def test_tasks_that_wait_for_a_limit_without_a_python_worker_are_reported(good: 
     assert "start a taskq worker with --queues default" in found.advice
 
 
+def test_tasks_in_a_queue_that_only_go_workers_serve_are_reported(good: RedisServer) -> None:
+    app = TaskQ(good.unix_url)
+    app.task(name="durable")(lambda: None)
+    app.remote("go:greet").delay()
+    go_serves(app, good)
+
+    found = one(examine(app), "served")
+
+    assert (found.level, found.subject) == (Level.YELLOW, "default")
+    assert "only Go workers serve this queue, which task 'durable' uses" in found.message
+
+
 def test_workflows_without_a_taskq_worker_are_reported(good: RedisServer) -> None:
     app = TaskQ(good.unix_url)
     (app.remote("go:first").s(a=1) | app.remote("go:second").si()).delay()

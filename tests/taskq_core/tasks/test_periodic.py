@@ -137,7 +137,7 @@ class TestEntry:
         assert PeriodicTask("TZ=UTC @daily", work, tz="Asia/Tokyo").schedule("Asia/Tokyo").text == "@daily"
 
     def test_options_are_stored_in_the_format_of_asynq(self, app: TaskQ) -> None:
-        """Those given with the entry alone; what Asynq has no word for is left out."""
+        """Options that Asynq does not have, or that have their default value, are left out."""
         work = make_task(app, max_retry=9)
         entry = PeriodicTask(
             "@daily",
@@ -167,8 +167,10 @@ class TestEntry:
             'Group("g")',
             'Header(["k","v"])',
         )
-        assert PeriodicTask("@daily", work).option_strings == ()
-        at = PeriodicTask("@daily", work, run_after=datetime(2033, 5, 18, tzinfo=UTC))
+        assert PeriodicTask("@daily", work).option_strings == ("MaxRetry(9)",)
+        plain = app.task(name="plain")(lambda: None)
+        assert PeriodicTask("@daily", plain).option_strings == ()
+        at = PeriodicTask("@daily", plain, run_after=datetime(2033, 5, 18, tzinfo=UTC))
         assert at.option_strings == ("ProcessAt(Wed May 18 00:00:00 UTC 2033)",)
 
 

@@ -9,7 +9,9 @@ import pytest
 from taskq_core import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.presence import list_alive
+from taskq_core.broker.operations.services import LOOKOUT
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
+from taskq_core.wire import ServerInfo
 from taskq_core.worker.warnings import AGAIN_S, SETTLED_S, WorkerWarnings
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, context_of, until
@@ -101,6 +103,30 @@ async def test_a_worker_warns_of_queues_that_no_worker_serves(
 
     text = "no worker serves queue 'lonely', to which task 'first' and 1 more goes [queue-unserved]"
     assert set(warnings_with(caplog, "queue-unserved")) == {misspelled, text}
+
+
+async def test_a_worker_warns_of_tasks_in_queues_that_only_go_workers_serve(
+    app: TaskQ, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Go workers do not know a task of Python, and fail it."""
+    app.task(name="durable", queue="go")(lambda: None)
+    app.task(name="mixed", queue="both")(lambda: None)
+    info = ServerInfo(host="go", pid=1, server_id="s", concurrency=1, queues={"go": 1, "both": 1}).encode()
+    redis_server.client.set("asynq:servers:{go:1:s}", info)
+    redis_server.client.zadd("asynq:servers", {"asynq:servers:{go:1:s}": 10**10})
+    redis_server.client.set(app.runtime.keys.queue("both").leader(LOOKOUT), "a taskq worker")
+    runner = AsyncRunner(app.runtime.endpoint)
+    service = warnings_of(app, runner)
+
+    await service.work()
+    assert warnings_with(caplog, "queue-unserved") == []
+    await service.work()
+    await runner.aclose()
+
+    assert warnings_with(caplog, "queue-unserved") == [
+        "only Go workers serve queue 'go', to which task 'durable' goes; it fails there with 'handler not found' "
+        "[queue-unserved]"
+    ]
 
 
 async def test_a_worker_warns_of_periodic_tasks_without_a_scheduler(
