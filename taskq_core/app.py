@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from taskq_core.broker.connection import Endpoint
+from taskq_core.broker.operations.operation import Confirmation
 from taskq_core.broker.plans import RequestPlan
 from taskq_core.client import AsyncClient, Client
 from taskq_core.client.outbox import Outbox, OutboxTable
@@ -28,8 +29,9 @@ from taskq_core.service.bridge import Bridge
 from taskq_core.settings import EnqueueMode, Settings, nearest_hint, unknown, values_from_environ
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature, Whole
-from taskq_core.tasks.options import check_defaults
+from taskq_core.tasks.options import TaskOptions, check_defaults
 from taskq_core.tasks.periodic import PeriodicTask, Timetable
+from taskq_core.tasks.plan import confirmation_of
 from taskq_core.tasks.registry import Registry
 from taskq_core.tasks.schedule_setting import schedule_lines, scheduled_entries
 from taskq_core.tasks.task import Task
@@ -221,6 +223,13 @@ class TaskQ(Registry):
         """The setting `defaults`: task options that apply to each task that does not set them."""
         return self._settings.defaults
 
+    def confirmation(self, task: BaseTask[Any] | None = None) -> Confirmation | None:
+        """Return what must confirm a request to a task: by its options, by the setting `DEFAULTS` if it is unknown."""
+        if task is not None:
+            return confirmation_of(task.options)
+        chosen = {name: self.task_defaults[name] for name in ("replicated", "fsynced") if name in self.task_defaults}
+        return confirmation_of(TaskOptions(**chosen))
+
     @property
     def runtime(self) -> Runtime:
         """Keys, connections and clients of the current settings. For adapters and workers."""
@@ -357,6 +366,7 @@ class TaskQ(Registry):
             result_type=Any if task is None else task.result_type,
             first_state=info.state,
             signals={} if task is None else task.options.signals,
+            confirm=self.confirmation(task),
         )
         handle.info, handle.is_late, handle.generation = info, is_late, info.generation or None
         return handle

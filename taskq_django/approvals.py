@@ -49,9 +49,9 @@ def approval_url(context: TaskContext, name: str, *, base_url: str, **options: U
 def show_approval(request: HttpRequest, token: str) -> HttpResponse:
     """Show the question of a link, and send the answer in a POST."""
     secrets = map(force_bytes, [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS])
-    runtime, choice = taskq.runtime, request.GET.get("choice") if request.method == "POST" else None
+    choice = request.GET.get("choice") if request.method == "POST" else None
     with translated_with(trans_real.catalog()):
-        status, page = runtime.source.run(answer(runtime.keys, token, secrets, choice))
+        status, page = taskq.runtime.source.run(answer(taskq, token, secrets, choice))
     return HttpResponse(page, status=status, headers=dict(HEADERS))
 
 

@@ -56,9 +56,9 @@ def approval_router(*, secret: str, name: str = DEFAULT_NAME) -> APIRouter:
     @router.api_route("/{token}", methods=["GET", "HEAD", "POST"])
     async def show_approval(request: Request, token: str, choice: str | None = None) -> HTMLResponse:
         """Show the question of a link, and send the answer in a POST."""
-        runtime = find(request, name).runtime
-        plan = answer(runtime.keys, token, secrets, choice if request.method == "POST" else None)
-        status, page = await runtime.source.arun(plan)
+        app = find(request, name)
+        plan = answer(app, token, secrets, choice if request.method == "POST" else None)
+        status, page = await app.runtime.source.arun(plan)
         return HTMLResponse(page, status, headers=dict(HEADERS))
 
     return router

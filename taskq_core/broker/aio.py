@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, LEAST_S, Endpoint
 from taskq_core.broker.exchange import Attempts
 from taskq_core.broker.failures import CLIENT_ERRORS, translate
+from taskq_core.broker.follower import FOLLOW_EVERY_S
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.pipelines import ClusterPipeline, Pipeline, connect
 from taskq_core.broker.stream import Changed
@@ -24,8 +25,6 @@ IDLE_S = 10.0
 """Seconds after which an unused connection is closed. It is closed when another connection is used next."""
 OPEN_AFTER_S = 0.1
 """Seconds for which a call waits for one of the preferred connections before it opens an additional connection."""
-FOLLOW_EVERY_S = 1.0
-"""Seconds between two requests that ask the Sentinels for the current primary."""
 
 
 class _Pool:
@@ -117,8 +116,7 @@ class AsyncRunner:
     async def follow_primary(self) -> float:
         """Ask the Sentinels whether another server has become the primary. Return the seconds until the next call.
 
-        After a failover, each connection is replaced at its next use. Otherwise writes would be lost: after a planned
-        failover, the old primary accepts writes for about ten seconds, until it becomes a replica and discards them.
+        After a failover, each connection is replaced at its next use, see `taskq_core.broker.follower`.
         """
         await self.endpoint.follow_primary()
         return FOLLOW_EVERY_S

@@ -17,8 +17,10 @@ current content of files with passwords and certificates.
 """
 
 import itertools
+import math
 import re
 import ssl
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -39,6 +41,7 @@ from redis.retry import Retry
 from taskq_core.broker import sentinel
 from taskq_core.broker.cluster import Server, SlotMap
 from taskq_core.broker.credentials import PasswordFile
+from taskq_core.broker.follower import Follower
 from taskq_core.broker.plans import arun_plan, run_plan
 from taskq_core.errors import ConfigurationError
 
@@ -292,6 +295,8 @@ class Endpoint:
         self.is_node = False
         self.takeovers = 0
         self._primary: Server | None = None
+        self._asked_at = -math.inf  # monotonic time at which the Sentinels were last asked which server is the primary
+        self._follower: Follower | None = None
         self.clock_offset_s: float | None = None
         self.count_steps: Callable[[str, str, int], None] = lambda *_: None
         self.slots = SlotMap(())
@@ -300,6 +305,7 @@ class Endpoint:
             source = parse_url(source)
         if isinstance(source, Address):
             self._address = source
+            self._follower = Follower(self) if self.has_sentinels else None
             self.address = str(source)
             self.is_cluster = source.kind == "cluster"
             self.slots = SlotMap(source.hosts)
@@ -397,7 +403,7 @@ class Endpoint:
         kind, place = self._place(redis)
         if self.has_sentinels:
             plan = sentinel.find(self._sentinels(), self._resolved().master, timeout_s=connect_timeout_s)
-            place["host"], place["port"] = run_plan(plan, partial(self._ask_sentinel, redis, sentinel.ask))
+            self._go_to(place, run_plan(plan, partial(self._ask_sentinel, redis, sentinel.ask)))
         return kind(**place, **options)
 
     async def async_connection(self) -> Any:
@@ -406,7 +412,7 @@ class Endpoint:
         if self.has_sentinels:
             plan = sentinel.find(self._sentinels(), self._resolved().master, timeout_s=CONNECT_TIMEOUT_S)
             ask = partial(self._ask_sentinel, redis.asyncio, sentinel.aask)
-            place["host"], place["port"] = await arun_plan(plan, ask)
+            self._go_to(place, await arun_plan(plan, ask))
         return kind(**place, **_OF_KIND[redis.asyncio])
 
     def _place(self, library: Any) -> tuple[Any, dict[str, Any]]:
@@ -432,13 +438,36 @@ class Endpoint:
         """True if Sentinels name the primary."""
         return self._address is not None and self._address.kind == "sentinel"
 
+    def _go_to(self, place: dict[str, Any], primary: Server) -> None:
+        place["host"], place["port"] = primary
+        self._primary = self._primary or primary
+
+    def keep_following(self) -> None:
+        """Follow the primary in a thread while this method is called, see `taskq_core.broker.follower`.
+
+        Called before each use of a connection. Does nothing without Sentinels.
+        """
+        if self._follower is not None:
+            self._follower.keep()
+
     async def follow_primary(self) -> None:
         """Ask the Sentinels whether another server has become the primary. If it has, increase `takeovers`.
 
         Another primary is accepted only if more than half of the Sentinels name it.
         """
+        self._asked_at = time.monotonic()
         plan = sentinel.agree(self._sentinels(), timeout_s=CONNECT_TIMEOUT_S)
-        found = await arun_plan(plan, partial(self._ask_sentinel, redis.asyncio, sentinel.aask))
+        self._compare(await arun_plan(plan, partial(self._ask_sentinel, redis.asyncio, sentinel.aask)))
+
+    def follow_primary_blocking(self, *, unless_within_s: float) -> None:
+        """Ask the Sentinels as `follow_primary`, from blocking code, unless they were just asked."""
+        if time.monotonic() - self._asked_at < unless_within_s:
+            return
+        self._asked_at = time.monotonic()
+        plan = sentinel.agree(self._sentinels(), timeout_s=CONNECT_TIMEOUT_S)
+        self._compare(run_plan(plan, partial(self._ask_sentinel, redis, sentinel.ask)))
+
+    def _compare(self, found: Server | None) -> None:
         if found is not None and self._primary != found:
             self.takeovers += self._primary is not None
             self._primary = found

@@ -23,6 +23,7 @@ from taskq_core.broker.replication import (
     Shortfall,
     forget_command,
     is_due,
+    marker_command,
     shortfall,
     wait_command,
 )
@@ -162,7 +163,9 @@ def _confirm(
     info = None
     try:
         if not endpoint.is_memory:
-            (waited,) = yield Write([wait_command(operation.confirm, left_s())])
+            marker = [marker_command(operation)] if operation.marker else []
+            *written, waited = yield Write([*marker, wait_command(operation.confirm, left_s())])
+            waited = next((each for each in written if isinstance(each, Exception)), waited)
             missing = shortfall(operation.confirm, waited)
         if missing is None and operation.receipts:
             (deleted,) = yield Write([forget_command(operation, reply)])

@@ -153,6 +153,7 @@ class Pipeline:
             return error
 
     async def _connect_if_needed(self, timeout_s: float) -> None:
+        self._endpoint.keep_following()
         if self.is_connected:
             return
         await self.close()

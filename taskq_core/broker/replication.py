@@ -16,6 +16,8 @@ ANSWER_S = 0.5
 """Redis must end its wait this many seconds before the timeout, because it answers up to 0.1 s late, and later if it is
 busy. If less time is left, no further attempt is made."""
 _STORED = frozenset((StoreCode.STORED, StoreCode.CHANGED, StoreCode.STORED_BEFORE))
+OK = "ok"
+"""Answer of a script that has carried out a request to a task."""
 _SHARE = 0.4
 """Maximum fraction of a short timeout that is reserved for the answer instead of `ANSWER_S`."""
 
@@ -31,8 +33,15 @@ def wait_command(confirmation: Confirmation, left_s: float) -> tuple[Argument, .
     return ("WAIT", confirmation.replicas, wait_ms)
 
 
+def marker_command(operation: Operation[Any]) -> tuple[Argument, ...]:
+    """Return a command that writes something, so that the connection has a write to wait for."""
+    return ("SET", operation.marker, "1", "EX", 60)
+
+
 def is_due(operation: Operation[Any], reply: Any) -> bool:
     """Return whether an operation has stored something that must be confirmed."""
+    if operation.marker:
+        return _codes(operation, reply) == OK
     return operation.confirm is not None and not _STORED.isdisjoint(_codes(operation, reply))
 
 

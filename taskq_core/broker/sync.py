@@ -142,6 +142,7 @@ class SyncRunner:
         return ClosedClientError(f"the client of {self.endpoint.address} is closed")
 
     def _take(self, until: float) -> "_Connection":
+        self.endpoint.keep_following()
         while self._idle:
             try:
                 connection = self._idle.pop()

@@ -11,11 +11,12 @@ from typing import Any, BinaryIO
 import click
 
 from taskq_core.app import TaskQ
+from taskq_core.broker.operations.operation import REPLICAS_MAX
 from taskq_core.cli.params import DURATION, HEADER, MOMENT, QUEUE
 from taskq_core.cli.session import Session
 from taskq_core.cli.task import task
 from taskq_core.settings import nearest_hint
-from taskq_core.tasks.options import REPLICAS_MAX, call_options
+from taskq_core.tasks.options import call_options
 
 
 def payload_options(command: Any) -> Any:

@@ -269,6 +269,7 @@ class Preparer:
             result_type=task.result_type,
             first_state=plan.first_state,
             signals=plan.options.signals,
+            confirm=plan.confirm,
         )
 
     def is_unregistered(self, queue: QueueKeys) -> bool:

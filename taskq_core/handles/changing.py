@@ -9,6 +9,7 @@ from datetime import datetime
 from taskq_core.broker.operations import actions, services, steps, views
 from taskq_core.broker.operations.actions import OK, Action, Refusal
 from taskq_core.broker.operations.new_tasks import StoreCode
+from taskq_core.broker.operations.operation import Confirmation
 from taskq_core.broker.operations.services import CancelOutcome
 from taskq_core.broker.operations.views import StoredTask
 from taskq_core.broker.plans import RequestPlan, ask
@@ -120,6 +121,7 @@ def reschedule(
     after: Duration | None,
     payload: bytes | None = None,
     generation: RequestPlan[str],
+    confirm: Confirmation | None = None,
 ) -> RequestPlan[None]:
     """Change the start of a task, and its payload if one is given, in one step.
 
@@ -130,13 +132,16 @@ def reschedule(
         after: Time from now, instead of `at`.
         payload: New payload of the task. None does not change it.
         generation: Returns the generation of the task, see `identify`.
+        confirm: Replicas or disks that must have the change.
     """
     start = start_of(at, after, what="another time")
     if payload is not None:
         check_payload(payload)
-        yield from replace_payload(queue, task_id, payload, start=start, doing="rescheduled", generation=generation)
+        yield from replace_payload(
+            queue, task_id, payload, start=start, doing="rescheduled", generation=generation, confirm=confirm
+        )
         return
-    change = actions.change_task(queue, task_id, start=start, generation=(yield from generation))
+    change = actions.change_task(queue, task_id, start=start, generation=(yield from generation), confirm=confirm)
     answer = yield from ask(change)
     if answer != OK:
         raise refusal(queue.name, task_id, answer, doing="rescheduled")
@@ -151,6 +156,7 @@ def replace_payload(
     doing: str,
     generation: RequestPlan[str],
     expected: bytes | None = None,
+    confirm: Confirmation | None = None,
 ) -> RequestPlan[None]:
     """Replace the payload of a task and its unique lock. If the task changes at the same time, read it and try again.
 
@@ -162,6 +168,7 @@ def replace_payload(
         doing: Name of the change for error messages, such as "changed".
         generation: Returns the generation of the task, see `identify`.
         expected: The payload that the caller read before. If the stored payload differs, nothing is changed.
+        confirm: Replicas or disks that must have the change.
     """
     seen = yield from generation
     for _ in range(_ATTEMPTS):
@@ -182,6 +189,7 @@ def replace_payload(
                 old_lock=message.unique_key,
                 new_lock=changed.unique_key,
                 generation=seen,
+                confirm=confirm,
             )
         )
         if answer == OK:

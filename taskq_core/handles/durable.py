@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from taskq_core.broker.operations import steps as operations
+from taskq_core.broker.operations.operation import Confirmation
 from taskq_core.broker.operations.steps import PAGE, EmittedValue, StreamPage
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.codec import check_step_name, decode_result, decode_signal, encode_value
@@ -56,6 +57,7 @@ def signal(
     signal_id: str | None = None,
     number: int = 0,
     generation: RequestPlan[str],
+    confirm: Confirmation | None = None,
 ) -> RequestPlan[None]:
     """Send a value to a task. See `TaskHandle.signal`, and for `number` and `generation` `Inspector.signal_task`."""
     check_step_name("name of a signal", name)
@@ -75,6 +77,7 @@ def signal(
         number=number,
         generation=(yield from generation),
         traceparent=current_traceparent(),
+        confirm=confirm,
     )
     answer = yield from ask(request)
     if answer == "missing":

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from taskq_core.broker.operations import views
+from taskq_core.broker.operations.operation import Confirmation, confirmation
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.codec import decode_result
 from taskq_core.codec.oversized import read_oversized
@@ -82,6 +83,8 @@ class TaskHandle(SentLater, Generic[R_co]):
         note: Data that an adapter stores until the send has succeeded or failed.
         generation: Distinguishes the task from later tasks with the same id, so that no request of this handle reaches
             a later one. "": the id is random, so no later task has it. None: the first request asks Redis.
+        confirm: Replicas or disks that must have a signal or a change, by the options `replicated` and `fsynced` of the
+            task, or by `DEFAULTS`.
     """
 
     existing = False
@@ -101,6 +104,7 @@ class TaskHandle(SentLater, Generic[R_co]):
         result_type: Any = Any,
         first_state: TaskState = TaskState.PENDING,
         signals: Mapping[str, Any] = _ANY_SIGNALS,
+        confirm: Confirmation | None = None,
     ) -> None:
         self._source = source
         self.id = id
@@ -110,6 +114,7 @@ class TaskHandle(SentLater, Generic[R_co]):
         self.result_type = result_type
         self.first_state = first_state
         self.signals = signals
+        self.confirm = confirm
 
     def __repr__(self) -> str:
         return f"TaskHandle(id={self.id!r}, name={self.name!r}, queue={self.queue!r})"
@@ -342,7 +347,14 @@ class TaskHandle(SentLater, Generic[R_co]):
         )
         return (yield from plan)
 
-    def signal(self, name: str, value: object = None, *, signal_id: str | None = None) -> None:
+    def signal(
+        self,
+        name: str,
+        value: object = None,
+        *,
+        signal_id: str | None = None,
+        replicated: bool | int | None = None,
+    ) -> None:
         """Send a value to the task, which gets it from `context.receive(name)`.
 
         If the task already waits for this signal, it is started.
@@ -355,21 +367,34 @@ class TaskHandle(SentLater, Generic[R_co]):
             value: A value with a JSON form.
             signal_id: Your id of this signal, 1 to 64 characters. A signal with the id of an earlier signal has no
                 effect, so you can repeat a request that got no answer.
+            replicated: Number of replicas that must have the value before this method returns; True: one, False: none.
+                None: as the options of the task, or `DEFAULTS`, require for enqueues.
 
         Raises:
             TaskNotFoundError: The task does not exist, or it ended without retention.
             TaskStateError: The task has ended.
             StepError: The task does not declare the name, the value does not fit its type or has no JSON form, the id
                 is not valid, or the task has received too many signals.
+            BrokerReplicationError: The value is stored, but was not confirmed in time. A failover may lose it. Repeat
+                the call with the same `signal_id`.
             TaskNotSentError: The surrounding transaction has not committed yet.
         """
-        self._source.run(self._signal(name, value, signal_id))
+        self._source.run(self._signal(name, value, signal_id, replicated))
 
-    async def asignal(self, name: str, value: object = None, *, signal_id: str | None = None) -> None:
+    async def asignal(
+        self,
+        name: str,
+        value: object = None,
+        *,
+        signal_id: str | None = None,
+        replicated: bool | int | None = None,
+    ) -> None:
         """Send a value to the task. Like `signal`, for coroutines."""
-        await self._source.arun(self._signal(name, value, signal_id))
+        await self._source.arun(self._signal(name, value, signal_id, replicated))
 
-    def _signal(self, name: str, value: object, signal_id: str | None) -> RequestPlan[None]:
+    def _signal(
+        self, name: str, value: object, signal_id: str | None, replicated: bool | int | None
+    ) -> RequestPlan[None]:
         self._check_sent()
         return signal(
             self._keys,
@@ -379,6 +404,7 @@ class TaskHandle(SentLater, Generic[R_co]):
             declared=self.signals,
             signal_id=signal_id,
             generation=self._identified(),
+            confirm=confirmation(replicated, self.confirm),
         )
 
     def stream(self, *, after: str = "", value_type: Any = Any, timeout: Duration | None = None) -> TaskStream:
@@ -402,7 +428,12 @@ class TaskHandle(SentLater, Generic[R_co]):
         return TaskStream(self._source, self, after=after, type_=value_type, timeout=timeout)
 
     def reschedule(
-        self, *, at: datetime | None = None, after: Duration | None = None, call: SupportsCall | None = None
+        self,
+        *,
+        at: datetime | None = None,
+        after: Duration | None = None,
+        call: SupportsCall | None = None,
+        replicated: bool | int | None = None,
     ) -> None:
         """Change the start of the task, and its arguments if a call is given. The task keeps its id.
 
@@ -414,6 +445,7 @@ class TaskHandle(SentLater, Generic[R_co]):
             at: The new start, with a time zone. Rounded up to whole seconds.
             after: Time from now, instead of `at`.
             call: `task.s(...)` of the same task with the new arguments.
+            replicated: As for `signal`.
 
         Raises:
             TaskNotFoundError: The task ended without retention, or was deleted.
@@ -423,15 +455,26 @@ class TaskHandle(SentLater, Generic[R_co]):
             TaskNotSentError: The surrounding transaction has not committed yet.
             ConfigurationError: Both or neither of `at` and `after` are given, or the call is of another task.
         """
-        self._source.run(self._reschedule(at, after, call))
+        self._source.run(self._reschedule(at, after, call, replicated))
 
     async def areschedule(
-        self, *, at: datetime | None = None, after: Duration | None = None, call: SupportsCall | None = None
+        self,
+        *,
+        at: datetime | None = None,
+        after: Duration | None = None,
+        call: SupportsCall | None = None,
+        replicated: bool | int | None = None,
     ) -> None:
         """Change the start of the task. Like `reschedule`, for coroutines."""
-        await self._source.arun(self._reschedule(at, after, call))
+        await self._source.arun(self._reschedule(at, after, call, replicated))
 
-    def _reschedule(self, at: datetime | None, after: Duration | None, call: SupportsCall | None) -> RequestPlan[None]:
+    def _reschedule(
+        self,
+        at: datetime | None,
+        after: Duration | None,
+        call: SupportsCall | None,
+        replicated: bool | int | None,
+    ) -> RequestPlan[None]:
         self._check_sent()
         payload = None
         if call is not None:
@@ -439,7 +482,13 @@ class TaskHandle(SentLater, Generic[R_co]):
                 raise ConfigurationError(f"call must be a call of task {self.name!r}, got one of {call.task.name!r}")
             payload = call.task.encode(call.args, call.kwargs)
         yield from changing.reschedule(
-            self._keys, self.id, at=at, after=after, payload=payload, generation=self._identified()
+            self._keys,
+            self.id,
+            at=at,
+            after=after,
+            payload=payload,
+            generation=self._identified(),
+            confirm=confirmation(replicated, self.confirm),
         )
 
     def move(self, to_queue: str) -> None:

@@ -10,6 +10,7 @@ from datetime import datetime
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations import actions, steps
 from taskq_core.broker.operations.actions import OK, Action
+from taskq_core.broker.operations.operation import confirmation
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import (
     QueueNotPausedError,
@@ -214,6 +215,7 @@ def signal_task(
     *,
     number: int = 0,
     generation: str = "",
+    replicated: bool | int | None = None,
 ) -> RequestPlan[None]:
     """Send a value to a task, which gets it from `context.receive(name)`.
 
@@ -227,6 +229,7 @@ def signal_task(
         number: `TaskInfo.wait.number`, to answer only the wait with this number. A second answer to the same wait is
             then refused, instead of being stored for a later wait. 0: send the value in any case.
         generation: As in `run_task`.
+        replicated: As in `TaskHandle.signal`.
 
     Raises:
         QueueNotFoundError: No queue has this name.
@@ -234,13 +237,16 @@ def signal_task(
         TaskStateError: The task has ended, or it no longer waits for the value with this number.
         StepError: The name or the value is not valid, or does not fit the signals that the application's task declares,
             or the task has received too many signals.
+        BrokerReplicationError: The value is stored, but was not confirmed in time.
     """
     found = yield from task(app.runtime.keys, queue, task_id)
     known = app.tasks.get(getattr(found, "name", ""))
     declared = {} if known is None else known.options.signals
-    queue_keys = app.runtime.keys.queue(queue)
+    queue_keys, confirm = app.runtime.keys.queue(queue), confirmation(replicated, app.confirmation(known))
     seen = identify(queue_keys, task_id, generation or found.generation)
-    yield from durable.signal(queue_keys, task_id, name, value, declared=declared, number=number, generation=seen)
+    yield from durable.signal(
+        queue_keys, task_id, name, value, declared=declared, number=number, generation=seen, confirm=confirm
+    )
 
 
 def forget_step(keys: Keys, queue: str, task_id: str, name: str, *, generation: str = "") -> RequestPlan[bool]:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Protocol, TypedDict
 
+from taskq_core.broker.operations.operation import replicas_of
 from taskq_core.codec import check_step_name
 from taskq_core.codec.oversized import LARGEST_RESULT, RESULT_MAX
 from taskq_core.errors import ConfigurationError
@@ -40,8 +41,6 @@ DEFAULT_MAX_RETRY = 25
 """Default of the option `max_retry`, the same as Asynq's."""
 DEFAULT_TIMEOUT_S = 1800
 """Timeout in seconds of a task with neither timeout nor deadline, the same as Asynq's."""
-REPLICAS_MAX = 100
-"""Largest allowed value of the option `replicated`."""
 _LATEST = 253_402_300_799  # last second of the year 9999, the last that `datetime` supports
 
 
@@ -234,9 +233,7 @@ class TaskOptions:
         set_(self, "concurrency", as_concurrency(self.concurrency))
         set_(self, "sequence", as_sequence(self.sequence))
         set_(self, "headers", MappingProxyType(_check_headers(self.headers)))
-        if not isinstance(self.replicated, int):
-            raise ConfigurationError(f"replicated must be True, False or a number of replicas, got {self.replicated!r}")
-        set_(self, "replicated", check_whole("replicated", int(self.replicated), least=0, most=REPLICAS_MAX))
+        set_(self, "replicated", replicas_of(self.replicated))
         check_flag("fsynced", self.fsynced)
         self._set_times()
 

@@ -54,9 +54,7 @@ class Plan:
         self.unique_s = options.unique_s
         self.group = options.aggregate or ""
         self.task_id = options.task_id
-        self.confirm: Confirmation | None = None
-        if options.replicated or options.fsynced:
-            self.confirm = Confirmation(options.replicated, options.fsynced)
+        self.confirm = confirmation_of(options)
         self.has_rules = bool(self.marks or self.unique_rule or self.confirm)
         """Whether each new task also needs fields that most tasks leave empty: marks, unique rule or confirmation."""
         self.is_kept = options.retention_s > 0
@@ -69,6 +67,11 @@ class Plan:
         self.first_state = TaskState.AGGREGATING if self.group else TaskState.PENDING
         if self.start_at_s is not None or self.start_in_ms is not None:
             self.first_state = TaskState.SCHEDULED
+
+
+def confirmation_of(options: TaskOptions) -> Confirmation | None:
+    """Return what must confirm enqueues of a task and requests to it, by its options."""
+    return Confirmation(options.replicated, options.fsynced) if options.replicated or options.fsynced else None
 
 
 def _controls(options: TaskOptions) -> tuple[str, dict[str, str]]:

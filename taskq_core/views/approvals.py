@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Required, TypedDict
 from urllib.parse import quote
 
+from taskq_core.app import TaskQ
 from taskq_core.broker.operations.steps import read_steps, signal
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import SYSTEM_CLOCK
@@ -26,7 +27,6 @@ from taskq_core.execution.steps import next_receive
 from taskq_core.settings import Duration, seconds
 from taskq_core.settings.language import gettext, marked
 from taskq_core.telemetry import current_traceparent
-from taskq_core.wire import Keys
 
 logger = logging.getLogger("taskq.audit")
 
@@ -110,11 +110,11 @@ def _content(token: str, secrets: Iterable[bytes]) -> dict[str, Any] | None:
     return json.loads(urlsafe_b64decode(data)) if is_valid else None
 
 
-def answer(keys: Keys, token: str, secrets: Iterable[bytes], choice: str | None) -> RequestPlan[Page]:
+def answer(app: TaskQ, token: str, secrets: Iterable[bytes], choice: str | None) -> RequestPlan[Page]:
     """Return the page for a link. If a button was pressed, send its value to the task first.
 
     Args:
-        keys: Key names.
+        app: The queue application.
         token: The token of the link.
         secrets: The secrets that may have signed it.
         choice: The label of the button that was pressed (a POST). None: only show the page (a GET).
@@ -124,7 +124,12 @@ def answer(keys: Keys, token: str, secrets: Iterable[bytes], choice: str | None)
         return _page("", "invalid")
     if content["until"] < SYSTEM_CLOCK.time():
         return _page(content["question"], "expired")
-    queue, task_id, name, number = keys.queue(content["queue"]), content["id"], content["name"], content["number"]
+    queue, task_id, name, number = (
+        app.runtime.keys.queue(content["queue"]),
+        content["id"],
+        content["name"],
+        content["number"],
+    )
     generation = content["generation"]
     value = content["choices"].get(choice)
     try:
@@ -138,6 +143,7 @@ def answer(keys: Keys, token: str, secrets: Iterable[bytes], choice: str | None)
                     number=number,
                     generation=generation,
                     traceparent=current_traceparent(),
+                    confirm=app.confirmation(),
                 )
             )
             facts = (outcome, queue.name, task_id, name, choice)

@@ -62,11 +62,12 @@ class PrimaryFollower(WorkerService):
     def __init__(self, context: WorkerContext, changed: Callable[[], None]) -> None:
         super().__init__(context)
         self._changed = changed
+        self._seen = self._runner.endpoint.takeovers
 
     async def work(self) -> float:
         """Ask the Sentinels once. Return the seconds until the next call."""
-        takeovers = self._runner.endpoint.takeovers
         pause_s = await self._runner.follow_primary()
-        if self._runner.endpoint.takeovers != takeovers:
+        if self._runner.endpoint.takeovers != self._seen:  # a thread of a client may also have asked, and noticed it
+            self._seen = self._runner.endpoint.takeovers
             self._changed()
         return pause_s

@@ -281,6 +281,38 @@ class TestSentinel:
             await lanes.aclose()
             runner.close()
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("is_async", [False, True], ids=["blocking", "asyncio"])
+    async def test_a_client_without_a_worker_follows_a_planned_failover(self, is_async: bool) -> None:
+        """Once it has left, no acknowledged write is discarded with the old primary."""
+        with (
+            RedisServer(tcp=True) as first,
+            RedisServer(tcp=True, replica_of=first) as second,
+            RedisServer(sentinel_of=first) as sentinel,
+        ):
+            url = f"redis+sentinel://127.0.0.1:{sentinel.port}/{RedisServer.MASTER_NAME}"
+            sentinel.wait_for_primary(60)
+            await replica_joined(second, sentinel)
+            endpoint = endpoint_of(url)
+            lanes, runner = AsyncRunner(endpoint), SyncRunner(endpoint)
+
+            async def write(name: str) -> None:
+                operation = new_tasks.register_queue("q", [name])
+                await (lanes.run(operation) if is_async else asyncio.to_thread(runner.run, operation))
+
+            await write("before")
+            sentinel.fail_over()
+            deadline = time.monotonic() + 30
+            while not endpoint.takeovers:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+            await write("after")
+
+            assert first.command("ROLE")[0] == b"master", "the old primary learned of the failover before the client"
+            assert b"after" in second.client.smembers("q")
+            await lanes.aclose()
+            runner.close()
+
     async def test_a_single_sentinel_is_not_trusted(self, primary: RedisServer) -> None:
         """A Sentinel that was cut off together with an old primary still reports that primary."""
         with (

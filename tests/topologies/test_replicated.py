@@ -20,6 +20,7 @@ from taskq_core import (
 )
 from taskq_core.broker.operations import runs
 from taskq_core.errors import BrokerReplicationError
+from taskq_core.inspector import Inspector
 from tests.conformance.stores import redis_programs
 from tests.redis_server import RedisServer
 from tests.relay import Relay
@@ -212,6 +213,46 @@ class TestConfirmed:
             taskq.remote("t", replicated=False).delay()
 
         assert calls_of(stored, "wait") == 1
+
+    @pytest.mark.parametrize("how", ["call", "task", "default"])
+    async def test_the_replica_has_a_signal_when_the_call_returns(
+        self, primary: RedisServer, stored: RedisServer, replica: RedisServer, how: str
+    ) -> None:
+        options: dict[str, Any] = {"replicated": how != "call"}
+        task = {"defaults": options} if how == "default" else {}
+        taskq = TaskQ(primary.url, enqueue_timeout=30, **task)
+        handle = taskq.remote("t", run_after=60, **({} if how == "default" else options)).delay()
+        one = {"replicated": True} if how == "call" else {}
+        signals = replica.client.hkeys
+        record = f"taskq:{{default}}:steps:{handle.id}"
+
+        handle.signal("go", 1, **one)
+        assert b"r:go#1" in signals(record)
+        await handle.asignal("go", 2, **one)
+        assert b"r:go#2" in signals(record)
+        Inspector(taskq).signal_task("default", handle.id, "go", 3, **({} if how == "default" else {"replicated": 1}))
+        assert b"r:go#3" in signals(record)
+        handle.reschedule(after=5, **one)
+        assert replica.client.zscore("asynq:{default}:scheduled", handle.id) == stored.client.zscore(
+            "asynq:{default}:scheduled", handle.id
+        )
+        assert calls_of(stored, "wait") == 4 + (how != "call")
+        await taskq.aclose()
+        taskq.close()
+
+    def test_a_signal_that_no_replica_confirms_raises_and_is_not_stored_twice(
+        self, primary: RedisServer, stored: RedisServer, lag: Relay
+    ) -> None:
+        with closing(TaskQ(primary.url, enqueue_timeout=1)) as taskq:
+            handle = taskq.remote("t", run_after=60).delay()
+            lag.swallow("replies")
+
+            with pytest.raises(BrokerReplicationError):
+                handle.signal("go", 1, signal_id="s", replicated=True)
+            with pytest.raises(BrokerReplicationError):
+                handle.signal("go", 1, signal_id="s", replicated=True)
+
+            assert stored.client.hget(f"taskq:{{default}}:steps:{handle.id}", "n:go") == b"1"
 
     def test_a_connection_that_is_lost_while_waiting(self, stored: RedisServer) -> None:
         """The request is repeated, and the task is not stored twice."""

@@ -13,6 +13,7 @@ from taskq_core.broker.operations.operation import (
     MESSAGE_MAX,
     NOW,
     Argument,
+    Confirmation,
     Operation,
     command,
     escape_pattern,
@@ -133,13 +134,16 @@ def change_task(
     old_lock: str = "",
     new_lock: str = "",
     generation: str = "",
+    confirm: Confirmation | None = None,
 ) -> Operation[str]:
     """Change the start of a waiting task (see `act`), its message, or both. `old` is the message as the caller read it.
 
-    With `generation`, only the task that has it is changed. The answer is a text of `act`. A repeat changes nothing.
+    With `generation`, only the task that has it is changed. With `confirm`, the runner waits until replicas or
+    disks have the change. The answer is a text of `act`. A repeat changes nothing.
     """
     args = (NOW, queue.prefix, task_id, start, old, new, old_lock, new_lock, generation)
-    return script("change_task", _structures(queue), args, replies.shown)
+    marker = "" if confirm is None else queue.unconfirmed("")
+    return script("change_task", _structures(queue), args, replies.shown, confirm=confirm, marker=marker)
 
 
 def pause(queue: QueueKeys) -> Operation[bool]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from taskq_core.broker.scripts import Script, load
-from taskq_core.settings import ArchiveLimits
+from taskq_core.errors import ConfigurationError
+from taskq_core.settings import ArchiveLimits, check_whole
 from taskq_core.wire import QueueKeys
 
 T = TypeVar("T")
@@ -44,6 +45,29 @@ class Confirmation:
     fsynced: bool = False
 
 
+REPLICAS_MAX = 100
+"""Largest allowed number of replicas that must confirm a write."""
+
+
+def replicas_of(replicated: object) -> int:
+    """Return the number of replicas for a value of `replicated`: True is one replica, False none.
+
+    Raises:
+        ConfigurationError: The value is not valid.
+    """
+    if not isinstance(replicated, int):
+        raise ConfigurationError(f"replicated must be True, False or a number of replicas, got {replicated!r}")
+    return check_whole("replicated", int(replicated), least=0, most=REPLICAS_MAX)
+
+
+def confirmation(replicated: bool | int | None, default: Confirmation | None) -> Confirmation | None:
+    """Return what must confirm a request, for the argument `replicated` of its call. None stands for the default."""
+    if replicated is None:
+        return default
+    replicas = replicas_of(replicated)
+    return Confirmation(replicas) if replicas else None
+
+
 @dataclass(slots=True)
 class Operation(Generic[T]):
     """One request to Redis as a value.
@@ -59,6 +83,8 @@ class Operation(Generic[T]):
         tasks: The new tasks of an enqueue, for test helpers that record them.
         confirm: Replicas or disks that must have the write. The request must write something on a repeat as well.
         receipts: One key per new task. The runner deletes it once the task is confirmed.
+        marker: For a request to a task, with `confirm`: a key that the runner writes before it waits, because the
+            script may write nothing on a repeat.
         deadline_at: Index in `args` (then a list) of the deadline, Unix ms by Redis's clock. The runner sets it. The
             script refuses a request that arrives later. None: no deadline.
         in_doubt: True once an attempt got no answer and may have been carried out. From then on the deadline does not
@@ -75,6 +101,7 @@ class Operation(Generic[T]):
     tasks: Sequence[Any] = ()
     confirm: Confirmation | None = None
     receipts: tuple[str, ...] = ()
+    marker: str = ""
     deadline_at: int | None = None
     in_doubt: bool = False
 

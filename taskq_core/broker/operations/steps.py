@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from taskq_core.broker.operations import replies
-from taskq_core.broker.operations.operation import NOW, Argument, Operation, run_owner, script
+from taskq_core.broker.operations.operation import NOW, Argument, Confirmation, Operation, run_owner, script
 from taskq_core.wire import QueueKeys
 
 T = TypeVar("T")
@@ -135,6 +135,7 @@ def signal(
     number: int = 0,
     generation: str = "",
     traceparent: str = "",
+    confirm: Confirmation | None = None,
 ) -> Operation[str]:
     """Send a value to a task, and make the task pending if it waits for this signal.
 
@@ -144,6 +145,7 @@ def signal(
     wait later.
 
     With `generation`, only the task that has it gets the value. The run that the value resumes links to `traceparent`.
+    With `confirm`, the runner waits until replicas or disks have the value.
 
     The answer is "ok", "missing" for an unknown task, "full" at the maximum of signals, "lost" if the record of its
     steps is lost, "answered" if the wait with this number has its value or is over, or the state of a task that has
@@ -153,7 +155,8 @@ def signal(
     keys = (task, record, queue.stream_of(task_id), queue.pending, queue.scheduled, queue.wake)
     args: list[Argument] = [NOW, task_id, name, value, signal_id or uuid4().hex, SIGNALS_MAX, SIGNALS_BYTES]
     args += (queue.prefix, queue.own_prefix, queue.done, generation, traceparent, "", number)
-    return script("signal", keys, args, replies.text, deadline_at=len(args) - 2)
+    marker = "" if confirm is None else queue.unconfirmed("")
+    return script("signal", keys, args, replies.text, deadline_at=len(args) - 2, confirm=confirm, marker=marker)
 
 
 def emit(queue: QueueKeys, task_id: str, output: Output, *, owner: str, run: int) -> Operation[Refusal | None]:
