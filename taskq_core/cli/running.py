@@ -18,6 +18,7 @@ from taskq_core.cli.processes import processes_text, recycling, supervisor_confi
 from taskq_core.errors import ConfigurationError
 from taskq_core.execution.context import current
 from taskq_core.execution.logs import LineFormatter
+from taskq_core.service.line_handler import LineHandler
 from taskq_core.settings import Settings, parse_queues, seconds
 from taskq_core.supervisor import Limits, Member, Supervisor, SupervisorConfig
 from taskq_core.supervisor.channel import VARIABLE
@@ -307,21 +308,7 @@ def set_up_log(verbosity: int, logger: str = "") -> None:
     if not all(map(is_log_exporter, found)):
         return
     # A supervisor sets the environment variable for its processes, whose log lines then show their process ids.
-    process = "[%(process)d] " if VARIABLE in os.environ else ""
-    handler = logging.StreamHandler()
-    handler.setFormatter(WorkerFormatter(f"%(asctime)s {process}%(levelname)s %(name)s: %(message)s"))
-    handler.addFilter(_is_unwritten)
-    target.addHandler(handler)
+    process = f"[{os.getpid()}] " if VARIABLE in os.environ else ""
+    formatter = WorkerFormatter(f"%(asctime)s {process}%(levelname)s %(name)s: %(message)s")
+    target.addHandler(LineHandler(formatter, process))
     target.setLevel(LOG_LEVELS[verbosity])
-
-
-def _is_unwritten(record: logging.LogRecord) -> bool:
-    """Return whether no handler of a logger below the root writes a record to the terminal. Django's default does."""
-    logger: logging.Logger | None = logging.getLogger(record.name)
-    while logger is not None and logger.parent is not None:
-        for each in logger.handlers:
-            is_terminal = getattr(each, "stream", None) in (sys.stderr, sys.stdout)
-            if is_terminal and record.levelno >= each.level and each.filter(record):
-                return False
-        logger = logger.parent
-    return True

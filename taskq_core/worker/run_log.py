@@ -1,5 +1,6 @@
 """Log how each run ended: one line on `taskq.worker`, with the facts as fields of the record."""
 
+import asyncio
 import logging
 import traceback
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from taskq_core.errors import TaskQError, UnknownTaskError
 from taskq_core.execution.propagation import REQUEST_ID
 from taskq_core.handles.attempts import users_frames
 from taskq_core.handles.waits import read_wait
+from taskq_core.service.line_handler import LineHandler, handlers_of
 from taskq_core.service.user_code import describe
 from taskq_core.telemetry import Outcome, current_ids
 from taskq_core.telemetry.redaction import Redaction
@@ -18,6 +20,10 @@ logger = logging.getLogger("taskq.worker")
 
 _LONGEST = 200
 """Maximum length of an exception's text in the log line. The traceback below the line contains the whole text."""
+LINES_S = 0.05
+"""Maximum seconds for which lines of successful runs wait to be written together."""
+LINES_MAX = 256
+"""Maximum number of lines that are written together. They fit into the buffer of a pipe."""
 _RUNS_SHOWN = 5
 _CAUSES_MAX = 10
 _ENDS = {
@@ -35,6 +41,9 @@ class RunLog:
     Success is INFO. A failure that will be retried is WARNING, or `LOG["RETRY_LEVEL"]`. The last failure of a task is
     ERROR. Failures have their exception as `exc_info`.
 
+    If only the handler of the command receives the records, the lines of successful runs are written together, without
+    records. They wait for at most `LINES_S`.
+
     Args:
         redaction: Decides which parts of exceptions are shown.
         retry_level: Name of the level of a failure that will be retried.
@@ -44,6 +53,8 @@ class RunLog:
         self._redaction = redaction
         self._retry_level = logging.getLevelNamesMapping()[retry_level]
         self._has_failed = False
+        self._lines: LineHandler | None = None
+        """The handler that has lines of this object to write."""
 
     @property
     def is_active(self) -> bool:
@@ -53,11 +64,43 @@ class RunLog:
     def ended(self, run: Run, outcome: Outcome, duration_s: float) -> None:
         """Log the end of a run once its outcome is decided. Never raises, even if a logging filter of the user does."""
         try:
-            self._ended(run, outcome, duration_s)
+            if outcome is not Outcome.COMPLETED or not self._has_added(run, duration_s):
+                self._ended(run, outcome, duration_s)
         except Exception:
             if not self._has_failed and logging.raiseExceptions:
                 self._has_failed = True
                 traceback.print_exc()  # `logging` does the same with the error of a logging handler
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        handler, self._lines = self._lines, None
+        if handler is not None:
+            handler.flush()
+
+    def _has_added(self, run: Run, duration_s: float) -> bool:
+        """Add the line of a successful run to those that wait. Return False if its record is necessary."""
+        handler = self._lines
+        if handler is None:  # whether lines suffice is checked once for all lines that are written together
+            handlers = handlers_of(logger)
+            if len(handlers) != 1 or not isinstance(handlers[0], LineHandler) or not self.is_active:
+                return False
+            handler = handlers[0]
+            if not handler.takes_all(logger, logging.INFO):
+                return False
+        message = run.message
+        text = (
+            f"task completed: name={run.name} id={run.task_id} attempt={message.retried + 1}/{message.retry + 1} "
+            f"duration={duration_s:.3f}s"
+        )
+        if not text.isprintable():
+            return False
+        count = handler.add(logger, "INFO", text)
+        if self._lines is None:
+            self._lines = handler
+            asyncio.get_running_loop().call_later(LINES_S, self.flush)
+        elif count >= LINES_MAX:
+            handler.flush()
+        return True
 
     def _ended(self, run: Run, outcome: Outcome, duration_s: float) -> None:
         if outcome is Outcome.LOST:  # already logged by the code that detected the loss

@@ -115,8 +115,10 @@ class Settler:
             if is_plain and not self._is_observed(_COMPLETED):
                 run.settlement = PLAIN_DONE
                 run.outcome = Outcome.COMPLETED
-                if run.span is not None or self._metrics.is_active or self._listener is not None or self._log.is_active:
+                if run.span is not None or self._metrics.is_active or self._listener is not None:
                     self._report_end(run, Outcome.COMPLETED, "deleted", duration_s)
+                elif self._log.is_active:
+                    self._log.ended(run, Outcome.COMPLETED, duration_s)
                 self._add_waiting(run)
                 return
         if run.ending is Ending.LEASE_LOST:
@@ -243,6 +245,10 @@ class Settler:
         self._log.ended(run, outcome, duration_s)
         if self._listener is not None and run.context is not None:
             call_guarded(self._listener.task_ended, run.context, outcome.value, duration_s, error)
+
+    def flush_log(self) -> None:
+        """Write the log lines of runs that wait to be written together."""
+        self._log.flush()
 
     def take(self, most: int = BATCH_MAX) -> list[SettleBatch]:
         """Return waiting outcomes as batches, one per queue, each with at most `most` runs and about `BATCH_BYTES`."""

@@ -379,6 +379,7 @@ class Worker:
                 await to_the_end(self._close(pipelines))
             finally:
                 self._starts.flush_logs()
+                self._settler.flush_log()
                 self._keepalive.request_stop()
                 logger.info("stopped: %d tasks have ended on this worker", self.ended_count)
 

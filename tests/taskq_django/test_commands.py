@@ -140,6 +140,20 @@ def test_a_line_that_another_handler_has_written_is_not_repeated(
     assert [line[-24:] for line in lines] == ["Task id=7 state=RUNNING"[-24:], " Task id=8 state=RUNNING"]
 
 
+def test_the_log_of_a_worker_inside_a_server_writes_each_line_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = logging.getLogger("taskq")
+    with monkeypatch.context() as patch:
+        patch.setattr(logging.getLogger(), "handlers", [])
+        patch.setattr(logger, "handlers", [])
+        set_up_log(1, "taskq")
+        logging.getLogger("taskq.worker").info("hello")
+    logger.setLevel(logging.NOTSET)
+
+    assert [line[-5:] for line in capsys.readouterr().err.splitlines()] == ["hello"]
+
+
 @rows(
     ("options", "message"),
     [
