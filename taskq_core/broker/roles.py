@@ -28,11 +28,11 @@ COUNT_COMMANDS = (
     "exists hget hgetall lindex llen lrange memory|usage mget scard smembers srandmember zcard zcount zrange"
 )
 CHANGE_COMMANDS = (
-    f"{READ_COMMANDS} del expire hdel hincrby hset hsetnx linsert lpos lpush lrem persist pexpire pttl "
+    f"{READ_COMMANDS} del expire hdel hexists hincrby hlen hset hsetnx linsert lpos lpush lrem persist pexpire pttl "
     "rename rpop rpush sadd set setbit srem type unlink zadd zpopmin zrem zscan"
 )
 WORKER_COMMANDS = (
-    f"{CHANGE_COMMANDS} blmove blpop expireat getex hexists hlen incrby ltrim xadd xlen zmscore zrangestore "
+    f"{CHANGE_COMMANDS} blmove blpop expireat getex incrby ltrim xadd xlen zmscore zrangestore "
     "zremrangebyrank zremrangebyscore"
 )
 
@@ -231,7 +231,7 @@ def _following(names: _Names, with_lists: bool) -> Iterator[Grant]:
     """Return the rights to start workflows, and to read, await, signal and cancel tasks and workflows by their ids."""
     yield Grant("expire hdel hget hincrby hmget hset", names.own("steps:*"))
     yield Grant("del xrange", names.own("steps:*", "stream:*"))
-    yield Grant("hget", names.each("task_prefix", suffix="*"), "%R~")
+    yield Grant("hget hstrlen", names.each("task_prefix", suffix="*"), "%R~")
     yield Grant("zscore", names.each("lease", "archived", "completed"), "%R~")
     yield Grant("zrem", [*names.each("scheduled", "retry"), *names.each("group_prefix", suffix="*")], "%W~")
     yield Grant("srem", names.each("groups"), "%W~")

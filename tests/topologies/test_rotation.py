@@ -20,7 +20,7 @@ from taskq_core.broker.operations import views
 from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer, TlsFiles
-from tests.topologies.test_access import rules_of
+from tests.taskq_core.broker.test_roles import rules_of
 
 pytestmark = pytest.mark.redis
 
