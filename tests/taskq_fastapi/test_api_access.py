@@ -28,14 +28,10 @@ def tasks(taskq: TaskQ, server: RedisServer) -> TaskQ:
     return taskq
 
 
-def contents(server: RedisServer) -> dict[bytes, bytes | None]:
-    return {key: server.client.dump(key) for key in server.client.keys()}  # noqa: SIM118 - of Redis
-
-
 async def test_without_dependencies_every_route_answers_403_and_the_log_explains_the_fix(
     tasks: TaskQ, server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = contents(server)
+    before = server.contents()
 
     async with requests(api_app(tasks)) as web:
         answers = [await web.get(path) for path in LOOKS]
@@ -44,7 +40,7 @@ async def test_without_dependencies_every_route_answers_403_and_the_log_explains
 
     assert {answer.status_code for answer in answers} == {403}
     assert {answer.headers["content-type"] for answer in answers} == {"application/problem+json"}
-    assert contents(server) == before
+    assert server.contents() == before
     assert "taskq_router answer 403" in caplog.text
     assert "dependencies=[Depends(...)]" in caplog.text
     assert "allow_anonymous=True" in caplog.text
@@ -73,7 +69,7 @@ async def test_dependencies_control_access_and_their_errors_become_problems(task
 async def test_a_read_only_router_refuses_changes(
     tasks: TaskQ, server: RedisServer, read_only: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = contents(server)
+    before = server.contents()
 
     app = api_app(tasks, allow_anonymous=True, show_payloads=True, read_only=read_only, who=lambda: "ann")
     async with requests(app) as web:
@@ -82,19 +78,19 @@ async def test_a_read_only_router_refuses_changes(
 
     assert [answer.json()["detail"] for answer in answers] == ["this API is read-only"] * len(CHANGES)
     assert {answer.status_code for answer in answers} == {403}
-    assert contents(server) == before
+    assert server.contents() == before
     assert looked.status_code == 200
     assert caplog.text.count("by 'ann': refused") == len(CHANGES)
 
 
 async def test_reading_routes_write_nothing_to_redis(tasks: TaskQ, server: RedisServer) -> None:
-    before = contents(server)
+    before = server.contents()
 
     async with requests(api_app(tasks, allow_anonymous=True)) as web:
         answers = {path: (await web.get(path)).status_code for path in LOOKS}
 
     assert {path for path, status in answers.items() if status != 200} == {"/queues/none"}
-    assert contents(server) == before
+    assert server.contents() == before
 
 
 async def test_payloads_are_hidden_by_default(tasks: TaskQ) -> None:

@@ -12,7 +12,6 @@ from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
 from taskq_fastapi.dashboard import User, basic_login, taskq_dashboard
 from taskq_fastapi.dashboard.registry import ACTIONS, PAGES
-from tests.processes.faults.front_ends import everything
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_fastapi.dashboards import TOKEN, act, dashboard_of, looking, message_of, token_of
@@ -236,12 +235,12 @@ async def test_forms_over_the_maximum_size_are_not_read(filled: TaskQ) -> None:
 
 
 async def test_reading_pages_writes_nothing_to_redis(filled: TaskQ, server: RedisServer) -> None:
-    before = everything(server)
+    before = server.contents()
     async with looking(dashboard_of(filled)) as web:
         for each in (*PAGES.values(), *ACTIONS.values()):
             await web.get(f"/{each.path}?name=default&queue=default&{TOKEN}={await token_of(web)}")
 
-    assert everything(server) == before
+    assert server.contents() == before
 
 
 # --- response headers -------------------------------------------------------------------------------------------------

@@ -733,7 +733,7 @@ async def test_viewers_see_no_payloads_and_change_nothing(
     await fail.using(task_id="f").adelay(SECRET)
     await adrain(taskq, raises=False)
     await enqueue(taskq, "1", payload={"word": SECRET})
-    before = {key: server.client.dump(key) for key in server.client.keys()}  # noqa: SIM118 - of Redis
+    before = server.contents()
 
     async with looking(dashboard_of(taskq), user="vera:viewer") as web:
         pages = [await web.get(path) for path in (*PAGES, "/task?queue=default&id=f")]
@@ -752,12 +752,12 @@ async def test_viewers_see_no_payloads_and_change_nothing(
     assert ids_of(found) == []
     assert [page.status_code for page in refused] == [400, 403, 403]
     assert {answer.status_code for answer in (*acted, *asked)} == {403}
-    assert {key: server.client.dump(key) for key in server.client.keys()} == before  # noqa: SIM118 - of Redis
+    assert server.contents() == before
 
 
 async def test_a_read_only_dashboard_refuses_changes(taskq: TaskQ, server: RedisServer, send: Any) -> None:
     await enqueue(taskq, "1", payload={"word": SECRET})
-    before = {key: server.client.dump(key) for key in server.client.keys()}  # noqa: SIM118 - of Redis
+    before = server.contents()
 
     async with looking(dashboard_of(taskq, read_only=True)) as web:
         pages = [await web.get(path) for path in PAGES]
@@ -767,7 +767,7 @@ async def test_a_read_only_dashboard_refuses_changes(taskq: TaskQ, server: Redis
     assert any(SECRET in page.text for page in pages)
     assert not any("tasks-act" in page.text for page in pages)
     assert {answer.status_code for answer in (*acted, form)} == {403}
-    assert {key: server.client.dump(key) for key in server.client.keys()} == before  # noqa: SIM118 - of Redis
+    assert server.contents() == before
 
 
 async def test_a_redaction_applies_everywhere_and_disables_search_and_edit_of_payloads(taskq: TaskQ) -> None:

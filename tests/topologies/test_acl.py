@@ -21,7 +21,6 @@ from taskq_core.inspector import Inspector
 from taskq_core.views import Dashboard
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.workflow import WorkflowState, chain, group
-from tests.processes.faults.front_ends import everything
 from tests.redis_server import RedisServer
 from tests.topologies.test_access import do_nothing, newest, run_scheduler, start_workflow_as_admin, store_as_admin
 
@@ -289,7 +288,7 @@ FORBIDDEN: dict[tuple[Role, str], str] = {
 def test_redis_refuses_all_other_commands_of_a_role(server: RedisServer, role: Role, version: str) -> None:
     store_as_admin(server)
     with redis.Redis.from_url(create_user(server, role, "--queue", Q, "--redis", version)) as client:
-        before = everything(server)
+        before = server.contents()
         allowed: list[str] = []
         for line in filter(str.strip, FORBIDDEN[role, version].replace("\n", "|").split("|")):
             try:
@@ -305,7 +304,7 @@ def test_redis_refuses_all_other_commands_of_a_role(server: RedisServer, role: R
                 allowed.append(f"{line} in a script")
 
         assert allowed == []
-    assert everything(server) == before
+    assert server.contents() == before
 
 
 BOTH = f"""
@@ -343,7 +342,7 @@ def test_a_producer_cannot_list_delete_pause_or_dequeue(server: RedisServer) -> 
     """Tests these four attacks with taskq's own classes."""
     store_as_admin(server)
     with closing(TaskQ(create_user(server, "producer"), enqueue_timeout=60)) as app:
-        before = everything(server)
+        before = server.contents()
         inspector = Inspector(app)
         for attack in (
             *(lambda state=state: inspector.tasks(Q, state) for state in TaskState if state != "aggregating"),
@@ -360,4 +359,4 @@ def test_a_producer_cannot_list_delete_pause_or_dequeue(server: RedisServer) -> 
                 attack()
         assert asyncio.run(Worker(app, WorkerConfig(burst=True)).arun()) == 1
 
-    assert everything(server) == before
+    assert server.contents() == before

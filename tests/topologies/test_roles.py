@@ -20,7 +20,6 @@ from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.views import AsyncDashboard, Dashboard, TaskFilter, WorkflowFilter
 from taskq_core.worker import Worker, WorkerConfig
 from tests.conformance.stores import redis_programs
-from tests.processes.faults.front_ends import everything
 from tests.redis_server import RedisServer
 from tests.taskq_core.broker.test_roles import ANY, commands, in_scripts, reachable_code, used_by
 from tests.taskq_fastapi.api import populate
@@ -208,7 +207,7 @@ def test_a_viewer_sees_everything_and_changes_nothing(server: RedisServer) -> No
     url = url_of(server, "viewer")
     for key, value in stored.items():
         server.client.restore(key, 0, value)
-    before = everything(server)
+    before = server.contents()
     with closing(TaskQ(url)) as app:
         look_at_all(app, workflow)
         assert denied(server) <= {"hset"}  # `read_task` gives a task of another program a generation, if it may
@@ -221,7 +220,7 @@ def test_a_viewer_sees_everything_and_changes_nothing(server: RedisServer) -> No
             app.workflow(workflow).cancel()
         assert asyncio.run(Worker(app, WorkerConfig(burst=True)).arun()) == 1
 
-    assert everything(server) == before
+    assert server.contents() == before
 
 
 # --- the exporter -----------------------------------------------------------------------------------------------------
@@ -245,7 +244,7 @@ async def test_an_exporter_can_only_read_counts(server: RedisServer) -> None:
     url = url_of(server, "exporter")
     for key, value in stored.items():
         server.client.restore(key, 0, value)
-    before = everything(server)
+    before = server.contents()
     app = TaskQ(url)
     reading = await Exporter(app).read()
 
@@ -265,7 +264,7 @@ async def test_an_exporter_can_only_read_counts(server: RedisServer) -> None:
         with pytest.raises(BrokerAuthenticationError):
             await asyncio.to_thread(look)
     await app.aclose()
-    assert everything(server) == before
+    assert server.contents() == before
 
 
 def test_the_page_gives_an_exporter_exactly_the_needed_rights() -> None:
@@ -330,7 +329,7 @@ def test_a_tenant_cannot_access_another_queue(server: RedisServer) -> None:
             assert sorted(inspector.queues()) == ["bank", "mail"], (
                 "the names of other queues are visible, as the page says"
             )
-            before = everything(server)
+            before = server.contents()
             for look in (
                 lambda: inspector.task("bank", other.id),
                 lambda: inspector.tasks("bank", TaskState.PENDING),
@@ -342,7 +341,7 @@ def test_a_tenant_cannot_access_another_queue(server: RedisServer) -> None:
                     look()
             with pytest.raises(EnqueueError):
                 app.remote("t", queue="bank").delay()
-            assert everything(server) == before
+            assert server.contents() == before
             with pytest.raises(BrokerAuthenticationError):
                 inspector.move_task("mail", own.id, "bank")
             assert server.client.llen("asynq:{bank}:pending") == 1

@@ -1,7 +1,7 @@
 """Helpers to send the same requests to all front ends: Django's admin, the web dashboard, the JSON API, the command."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.contrib.admin import site
@@ -16,7 +16,6 @@ from taskq_fastapi.api import models
 from taskq_fastapi.dashboard import Role, User, taskq_dashboard
 from taskq_fastapi.dashboard.registry import PAGES
 from tests.console import invoke
-from tests.redis_server import RedisServer
 
 WEB_LOOKS = [
     *(f"/ops/{page.path}?queue=default&name=default&id=1&step=note" for page in PAGES.values()),
@@ -134,18 +133,3 @@ def admin_looks(client: Client, addresses: Sequence[str] | None = None) -> str:
     """Return everything that the admin shows."""
     answers = [client.get(address) for address in addresses or admin_addresses()]
     return "\n".join(f"{dict(answer.items())}\n{answer.content.decode()}" for answer in answers)
-
-
-_READ: Mapping[bytes, Callable[[Any, bytes], Any]] = {
-    b"string": lambda client, key: client.get(key),
-    b"hash": lambda client, key: client.hgetall(key),
-    b"list": lambda client, key: client.lrange(key, 0, -1),
-    b"set": lambda client, key: client.smembers(key),
-    b"zset": lambda client, key: client.zrange(key, 0, -1, withscores=True),
-}
-
-
-def everything(server: RedisServer) -> dict[bytes, Any]:
-    """Return the content of Redis. DUMP would include the order inside a hash, which can change by itself."""
-    client = server.client
-    return {key: _READ[client.type(key)](client, key) for key in client.scan_iter("*", count=1000)}

@@ -30,7 +30,6 @@ from tests.redis_server import RedisServer
 from tests.rows import rows
 
 pytestmark = pytest.mark.redis
-RECEIPT = b":rcpt:"
 
 
 class Bench:
@@ -38,7 +37,7 @@ class Bench:
 
     def __init__(self, server: RedisServer) -> None:
         self.app = TaskQ(server.unix_url, enqueue_timeout=30)
-        self.raw = server.client
+        self.server, self.raw = server, server.client
         store = Store(name="real", endpoint=Endpoint(server.unix_url, embedded_folder=Path("unused")), raw=self.raw)
         self.broker = Broker(store, self.app.runtime.runner.run)
         self.keys = self.app.runtime.keys
@@ -58,13 +57,9 @@ class Bench:
         self.raw.hset(self.queue.task(task_id), "taskq_steps", "1")
         self.raw.hset(self.queue.steps_of(task_id), "of", "1")
 
-    def dump(self, *, but: tuple[bytes, ...] = (RECEIPT,)) -> dict[bytes, bytes | None]:
-        """All keys byte for byte, but for some."""
-        return {key: self.raw.dump(key) for key in self.raw.scan_iter() if not any(each in key for each in but)}
-
-    def others(self) -> dict[bytes, bytes | None]:
+    def others(self) -> dict[bytes, Any]:
         """What belongs to the queue beside."""
-        return {key: value for key, value in self.dump().items() if b"{other}" in key}
+        return {key: value for key, value in self.server.contents().items() if b"{other}" in key}
 
     def look(self, app: TaskQ | None = None) -> Facts:
         return read_facts(app or self.app)
@@ -107,10 +102,10 @@ OF_EACH_KIND = {damage.found[next(iter(damage.found))]: (name, damage) for name,
 def test_damaged_tasks_are_repaired(bench: Bench, damage: Damage) -> None:
     """A check changes nothing, one repair is enough, and undamaged tasks stay unchanged."""
     damage.do(bench.broker)
-    before, others = bench.dump(), bench.others()
+    before, others = bench.server.contents(), bench.others()
 
     facts = bench.look()
-    assert bench.dump() == before
+    assert bench.server.contents() == before
     repairs = bench.repair(facts)
 
     planned = {subject: kind for subject, kind in kinds(plan(facts)).items() if not subject.startswith("asynq:")}
@@ -199,10 +194,10 @@ def today(bench: Bench) -> str:
 def test_an_unregistered_queue_is_registered_again(bench: Bench, do: Callable[[Bench], object]) -> None:
     """A failover of one node of a cluster can lose the list, or a part of it."""
     do(bench)
-    before, others = bench.dump(), bench.others()
+    before, others = bench.server.contents(), bench.others()
 
     facts = bench.look()
-    assert bench.dump() == before
+    assert bench.server.contents() == before
     repairs = bench.repair(facts)
 
     assert {each.kind for each in plan(facts)} == {KeyKind.UNREGISTERED_QUEUE}
@@ -273,7 +268,7 @@ KEYS: dict[str, KeyCase] = {
 @rows("case", KEYS.values(), ids=KEYS)
 def test_damage_by_another_program_is_left_to_a_person(bench: Bench, case: KeyCase) -> None:
     case.do(bench)
-    before = bench.dump()
+    before = bench.server.contents()
 
     facts = bench.look()
     bench.repair(facts)
@@ -282,7 +277,7 @@ def test_damage_by_another_program_is_left_to_a_person(bench: Bench, case: KeyCa
     assert [each.kind for each in for_a_person(facts)] == [case.kind]
     (finding,) = [each for each in diagnose(facts) if each.check == "keys"]
     assert (finding.level, "redis-cli" in finding.advice) == (Level.YELLOW, True)
-    assert bench.dump() == before
+    assert bench.server.contents() == before
 
 
 def test_a_lock_of_another_type_is_reported_once(bench: Bench) -> None:
@@ -314,10 +309,10 @@ def test_a_lock_acquired_after_the_check_is_kept(bench: Bench) -> None:
     assert len(plan(facts)) == 1
 
     bench.raw.set(lock(bench), "pending", ex=600)
-    before = bench.dump()
+    before = bench.server.contents()
 
     assert bench.repair(facts) == []
-    assert bench.dump() == before
+    assert bench.server.contents() == before
 
 
 def test_an_idle_worker_is_not_reported_as_damage(bench: Bench) -> None:

@@ -37,13 +37,13 @@ async def test_an_unknown_state_is_reported_with_the_nearest_name(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, method: str, state: Any, told: str
 ) -> None:
     enqueue()
-    before = {key: redis_server.client.dump(key) for key in redis_server.client.keys("*")}
+    before = redis_server.contents()
 
     with pytest.raises(ConfigurationError) as caught:
         await ask(method, "default", state, *BY_STATE[method])
 
     assert str(caught.value).startswith(told)
-    assert {key: redis_server.client.dump(key) for key in redis_server.client.keys("*")} == before
+    assert redis_server.contents() == before
 
 
 @rows("method", BY_STATE)
