@@ -6,6 +6,8 @@ import sys
 import time
 from collections import deque
 
+from taskq_core.clock import SYSTEM_CLOCK
+
 
 class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic only in the stubs
     """A handler that also takes lines without a log record, and writes several of them in one call.
@@ -60,7 +62,7 @@ class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic o
         Returns:
             The number of lines that wait to be written.
         """
-        now = time.time()
+        now = SYSTEM_CLOCK.time()
         second = int(now)
         if second != self._second:
             self._second, self._second_text = second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))

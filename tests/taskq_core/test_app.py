@@ -215,7 +215,7 @@ class TestSecrets:
             with pytest.raises(EnqueueError) as caught:
                 await send()
             errors.append(caught.value)
-        handle_text = self.shown(*self.taskq.contents())
+        handle_text = self.shown(*self.everything(taskq))
         await taskq.aclose()
 
         texts = [handle_text, caplog.text]
@@ -230,7 +230,7 @@ class TestSecrets:
         with pytest.raises(EnqueueError) as caught:
             taskq.remote("t").delay()
 
-        text = self.shown(*self.taskq.contents()) + "".join(traceback.format_exception(caught.value))
+        text = self.shown(*self.everything(taskq)) + "".join(traceback.format_exception(caught.value))
         assert CANARY not in text
 
     @rows(

@@ -32,7 +32,8 @@ def all_kinds() -> dict[str, type]:
             if not module.name.endswith(("__main__", "uvloop")):
                 importlib.import_module(module.name)
     found = {kind.__name__: kind for base in (TaskQError, TaskQWarning) for kind in kinds(base)}
-    internal = {"LateError", "RedirectedError"}  # runners use them internally; callers see only their base classes
+    # Runners use them internally. Callers see only their base classes.
+    internal = {"ClosedClientError", "LateError", "RedirectedError"}
     return {name: kind for name, kind in found.items() if name not in internal}
 
 
