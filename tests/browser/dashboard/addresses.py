@@ -44,7 +44,7 @@ def questions(scene: Scene) -> Sequence[str]:
         *(f"workflow-{action}?queue=default&id={scene.workflow.id}" for action in ("cancel", "retry")),
         *(f"tasks-act?do={action}&task={failing}" for action in ("run", "retry", "move", "delete")),
         "tasks-act-all?do=move&state=archived",
-        *(f"task-signal?do={do}&queue=default&id=1&name=review&number=1" for do in ("approve", "send_signal")),
+        *(f"task-signal?do={do}&queue=mail&id={scene.failing.id}&name=review" for do in ("approve", "send_signal")),
     ]
 
 
