@@ -346,8 +346,8 @@ SERVICES = (
     Mutant(
         name="a retry is forwarded in the band of the first attempt",
         file=f"{_LUA}/forward.lua",
-        old="band_of(fields[3], source == 2)",
-        new="band_of(fields[3], false)",
+        old="band_of(fields[2], source == 2)",
+        new="band_of(fields[2], false)",
         tests=(f"{_SCRIPTS}/test_priority.py",),
     ),
     Mutant(
@@ -597,8 +597,8 @@ WORKER = (
     Mutant(
         name="the tasks of a dead process wait until their leases end",
         file=f"{_WORKER}/take_back.py",
-        old="recover(queue, recoveries, grace_s=0, archive=archive, gone=token)",
-        new="recover(queue, recoveries, grace_s=0, archive=archive)",
+        old="grace_s=0, archive=archive, gone=token,",
+        new="grace_s=0, archive=archive,",
         tests=(f"{_OF_WORKER}/test_take_back.py",),
     ),
     Mutant(
@@ -708,8 +708,8 @@ CLIENT_AND_WIRE = (
     Mutant(
         name="a worker does not load a script again that Redis has deleted",
         file=f"{_BROKER}/exchange.py",
-        old="if must_correct or is_missing_script(refused):",
-        new="if must_correct:",
+        old="elif not is_missing_script(refused):",
+        new="else:",
         tests=(f"{_OF_WORKER}/test_settler.py",),
     ),
     Mutant(
@@ -743,8 +743,8 @@ CLIENT_AND_WIRE = (
     Mutant(
         name="the id that a call sets is ignored",
         file="taskq_core/client/preparer.py",
-        old="task_id = plan.task_id or task_id or new_task_id()",
-        new="task_id = task_id or new_task_id()",
+        old="chosen_id = plan.task_id or task_id",
+        new="chosen_id = task_id",
         tests=(f"{_CORE}/client/test_client.py",),
     ),
     Mutant(
