@@ -10,13 +10,14 @@ from taskq_core.migrate.source import (
     DELAYS,
     CannotTranslateError,
     File,
+    Task,
     bound,
     code,
-    comments,
     constant,
     elements,
     entries,
     literal,
+    nodes,
 )
 
 _RUN_OPTIONS = {
@@ -31,6 +32,11 @@ _RUN_OPTIONS = {
 }
 """Names of taskq's options, by the name of the equivalent option of Celery's `apply_async` and `set`."""
 _NEEDLESS = ("retry", "retry_policy")
+OPTION_HINTS = {
+    "priority": "taskq's option priority takes 9 first and 0, its default, last; with Redis, Celery takes 0 first",
+    "shadow": "the option named of a workflow, or the arguments, show in the dashboard what a task is for",
+}
+"""What replaces options of tasks and calls that are not translated."""
 _REFUSED = {
     "subtask": "bind arguments with .s() and .si()",
     "signature": "bind arguments with .s() and .si()",
@@ -39,6 +45,19 @@ _REFUSED = {
     "starmap": "Celery runs one task for all items; taskq's task.map() is a group with one task for each item",
     "apply": "call the function itself, or use taskq_core.testing",
 }
+_IN_PLACE = "a signature of taskq never changes; on_success(), on_error(), using() and with_arguments() return a copy"
+_REFUSED_OF_SIGNATURES = dict.fromkeys(
+    ("link", "link_error", "clone", "replace", "freeze", "stamp", "unchain", "skew"), _IN_PLACE
+)
+_BY_NAME = ("signature", "subtask", "Signature", "maybe_signature")
+_LOOPS = ("chunks", "xmap", "xstarmap")
+_ENQUEUE = (*DELAYS[1:], "subtask", "signature", "chunks")
+"""Names of methods of a task that enqueue it, or prepare that, and that taskq does not have."""
+_OF_TASKS = (
+    *(*_ENQUEUE, "apply", "run", "request", "retry", "update_state", "app", "max_retries", "default_retry_delay"),
+    *("AsyncResult", "backend", "rate_limit", "ignore_result"),
+)
+"""Names of attributes that only Celery tasks have."""
 
 
 class Calls:
@@ -58,35 +77,107 @@ class Calls:
         Raises:
             CannotTranslateError: The call has no equivalent.
         """
-        made = self._rewrite(old, new, app)
-        if made is not new and comments(made) < comments(new):
-            raise CannotTranslateError(f"{code(old.func).strip()}(...) contains a comment, which would be lost")
-        return made
-
-    def _rewrite(self, old: cst.Call, new: cst.Call, app: str) -> cst.BaseExpression:
         if not isinstance(old.func, cst.Attribute):
             return self._call_of_canvas(old, new)
         verb, of = old.func.attr.value, self._file.meaning(old.func.value)
         kind = of.kind if of is not None else ""
+        if of is not None and of.is_left:
+            return new
         if verb in DELAYS and kind in ("task", "signature", "canvas"):
-            return new if verb == "delay" else self._delay(old, new, verb, kind)
-        if verb == "apply_async" and kind != "left" and self._may_be_task(old):
+            return self._delay(old, new, verb, kind)
+        if verb == "apply_async" and self._may_be_task(old):
             raise CannotTranslateError(
                 "apply_async is called on an object that may not be a task; replace the call by hand"
             )
         if verb == "set" and kind == "signature":
             return _method(new, "using", self._options(_named(new)))
+        if verb == "set" and kind == "canvas":
+            raise CannotTranslateError("set: a workflow has no options; set those of its steps with using()")
         if verb == "get" and kind == "handle":
             return self._get(old, new)
-        if verb in _REFUSED and (kind == "task" or (kind, verb) == ("signature", "apply")):
+        if verb in _REFUSED and (kind == "task" or (verb == "apply" and kind in ("signature", "canvas"))):
             raise CannotTranslateError(f"{verb}: {_REFUSED[verb]}")
-        if verb == "send_task" and self._file.is_app(old.func.value):
+        if verb in ("on_error", *_REFUSED_OF_SIGNATURES) and kind in ("signature", "canvas"):
+            if verb != "on_error" or isinstance(self._file.parent(old), cst.Expr):
+                raise CannotTranslateError(f"{verb}: {_IN_PLACE}")
+            self._check_callbacks(verb, [each.value for each in old.args])
+        if verb == "send_task":
             return self._send_task(old, new, app)
+        self._refuse_call_by_name(old)
         return new
+
+    def refused(self) -> Iterator[tuple[cst.BaseExpression, tuple[Task, ...], str]]:
+        """Yield each expression that enqueues tasks and cannot be translated, with these tasks and the reason."""
+        for call in self._file.all(cst.Call):
+            try:
+                self.rewrite(call, call, "taskq")
+            except CannotTranslateError as error:
+                if tasks := self._enqueued(call):
+                    yield call, tasks, str(error)
+        for node in self._file.all(cst.Attribute):
+            of = self._file.meaning(node.value) if node.attr.value in _ENQUEUE else None
+            if of is not None and not of.is_left and (text := self.without_equivalent(node)):
+                yield node, of.tasks, text
+        for each in self._file.all(cst.Subscript):
+            value = each.value
+            if isinstance(value, cst.Attribute) and value.attr.value == "tasks" and self._file.is_app(value.value):
+                task = self._named(next(nodes(each.slice[0], cst.SimpleString), None))
+                if task is not None and not task.left:
+                    yield each, (task,), "tasks[...] of the app is a call by name; import the task and call it"
+
+    def workflows(self) -> Iterator[tuple[Task, ...]]:
+        """Yield tasks that must all be rewritten, or all remain with Celery, because one expression combines them."""
+        for call in self._file.all(cst.Call):
+            of = self._file.meaning(call)
+            if of is not None and of.kind in ("canvas", "handle"):
+                yield tuple(dict.fromkeys((*of.tasks, *self._file.signed(call))))
+        for node in self._file.all(cst.BinaryOperation):
+            of = self._file.meaning(node)
+            if of is not None:
+                yield of.tasks
+
+    def without_equivalent(self, node: cst.Attribute) -> str:
+        """Return the mark for an attribute of a task that taskq's tasks do not have, "" for any other attribute."""
+        of, name = self._file.meaning(node.value), node.attr.value
+        above = self._file.parent(node)
+        is_called = isinstance(above, cst.Call) and above.func is node
+        if of is None or of.kind != "task" or name not in _OF_TASKS or (is_called and name in (*_ENQUEUE, "apply")):
+            return ""
+        return f".{name}: a task of taskq has no such attribute; see delay(), using() and s()"
+
+    def _enqueued(self, call: cst.Call) -> tuple[Task, ...]:
+        """Return the tasks that a call enqueues."""
+        found: list[Task | None] = [*self._file.signed(call)]
+        if isinstance(call.func, cst.Attribute):
+            of = self._file.meaning(call.func.value)
+            if call.func.attr.value == "apply" or (of is not None and of.kind == "handle"):
+                return ()
+            found += of.tasks if of is not None else ()
+        found.append(self._named(call.args[0].value) if call.args else None)
+        return tuple(dict.fromkeys(task for task in found if task is not None))
+
+    def _named(self, name: cst.BaseExpression | None) -> Task | None:
+        text = constant(name)
+        return self._file.project.named(text) if isinstance(text, str) else None
+
+    def _refuse_call_by_name(self, call: cst.Call) -> None:
+        """Raise CannotTranslateError if the call is `signature("name")` or `chunks(...)` of Celery."""
+        made = (self._file.celery(call.func) or "").rpartition(".")[2]
+        if isinstance(call.func, cst.Attribute) and self._file.is_app(call.func.value):
+            made = call.func.attr.value
+        if made in _LOOPS:
+            raise CannotTranslateError(f"{made}: {_REFUSED['chunks']}")
+        task = self._named(call.args[0].value) if made in _BY_NAME and call.args else None
+        if task is not None and not task.left:
+            raise CannotTranslateError(f"{made}: this is a call by name; import the task, and bind arguments with .s()")
 
     # --- delay and apply_async ----------------------------------------------------------------------------------------
 
     def _delay(self, old: cst.Call, new: cst.Call, verb: str, kind: str) -> cst.BaseExpression:
+        if kind != "task" and verb == "delay" and new.args:
+            raise CannotTranslateError("delay: pass the arguments of a signature to .s()")
+        if verb == "delay":
+            return new
         if verb == "delay_on_commit":
             return new.with_changes(func=_attribute(new).with_changes(attr=cst.Name("delay")))
         given = bound(new, ("args", "kwargs", "task_id"), verb)
@@ -128,16 +219,19 @@ class Calls:
         for name, value in links.items():
             before = next(each.value for each in old.args if each.keyword and each.keyword.value == name)
             signatures, texts = elements(before) or [before], elements(value) or [value]
-            meanings = [self._file.meaning(each) for each in signatures]
-            if not all(each is not None and each.kind == "signature" for each in meanings):
-                raise CannotTranslateError(
-                    f"{name}: the callback may not be a signature of a task; write it by hand, see on_success()"
-                )
-            if name == "link_error" and not all(map(_is_immutable, signatures)):
-                raise CannotTranslateError(
-                    "link_error: its callback gets a StepFailure in taskq, and request, error and traceback in Celery"
-                )
+            self._check_callbacks(name, signatures)
             yield "on_success" if name == "link" else "on_error", [code(each) for each in texts]
+
+    def _check_callbacks(self, name: str, signatures: list[cst.BaseExpression]) -> None:
+        meanings = [self._file.meaning(each) for each in signatures]
+        if not all(each is not None and each.kind == "signature" for each in meanings):
+            raise CannotTranslateError(
+                f"{name}: the callback may not be a signature of a task; write it by hand, see on_success()"
+            )
+        if name != "link" and not all(_is_immutable(self._file.value_of(each)) for each in signatures):
+            raise CannotTranslateError(
+                f"{name}: its callback gets a StepFailure in taskq, and request, error and traceback in Celery"
+            )
 
     def _options(self, given: dict[str, cst.BaseExpression]) -> list[str]:
         found: dict[str, str] = {}
@@ -145,7 +239,7 @@ class Calls:
             if key == "ignore_result" and constant(value) is not ...:
                 found |= {"retention": "retention=0"} if constant(value) else {}
             elif key not in _RUN_OPTIONS and key not in _NEEDLESS:
-                raise CannotTranslateError(f"apply_async({key}=) has no equivalent")
+                raise CannotTranslateError(f"{key}: {OPTION_HINTS.get(key, 'this option has no equivalent')}")
             elif key not in _NEEDLESS and constant(value) is not None:
                 name = _RUN_OPTIONS[key]
                 if name in found and name != "timeout":
@@ -174,8 +268,12 @@ class Calls:
 
     def _call_of_canvas(self, old: cst.Call, new: cst.Call) -> cst.BaseExpression:
         of = self._file.meaning(old.func)
-        if of is None or of.kind != "canvas":
+        if of is None:
+            self._refuse_call_by_name(old)
+        if of is None or of.kind not in ("signature", "canvas") or of.is_left:
             return new
+        if of.kind == "signature":
+            raise CannotTranslateError("a signature is called, which runs the task here; call the function itself")
         inner, header = old.func, new.func
         is_chord = isinstance(inner, cst.Call) and self._file.celery(inner.func) in ("chord", "canvas.chord")
         if is_chord and isinstance(header, cst.Call) and len(header.args) == 1 and not header.args[0].keyword:
@@ -192,15 +290,20 @@ class Calls:
 
     def _send_task(self, old: cst.Call, new: cst.Call, app: str) -> cst.BaseExpression:
         """Translate `send_task` to a call by name, with the options that a direct call of the task would pass."""
+        is_app = self._file.is_app(cst.ensure_type(old.func, cst.Attribute).value)
         given = bound(new, ("name", "args", "kwargs"), "send_task")
         name = constant(given.pop("name", None))
+        task = self._file.project.named(name) if isinstance(name, str) else None
+        if (task is not None and task.left) or (task is None and not is_app):
+            return new
+        if not is_app:
+            raise CannotTranslateError("send_task: its object may not be a Celery app; import the task and call it")
         above = self._file.parent(old)
         if not isinstance(above, cst.Expr) and not (isinstance(above, cst.Attribute) and above.attr.value == "id"):
             raise CannotTranslateError("send_task: the result is used, but a taskq call by name returns only the id")
         if not isinstance(name, str):
             raise CannotTranslateError("send_task: the name of the task is not a literal")
-        task = self._file.project.named(name)
-        if task is None or task.left:
+        if task is None:
             raise CannotTranslateError("send_task: no rewritten task has this name; use taskq.remote(name).delay(...)")
         if task.obstacle:
             raise CannotTranslateError(

@@ -14,6 +14,7 @@ from pathlib import Path
 import libcst as cst
 
 from taskq_core.errors import ConfigurationError
+from taskq_core.migrate.calls import Calls
 from taskq_core.migrate.rewriting import Edits, Rewriter
 from taskq_core.migrate.settings import (
     Configured,
@@ -32,6 +33,7 @@ from taskq_core.migrate.source import (
     CannotTranslateError,
     File,
     Project,
+    Task,
     assignments,
     constant,
     elements,
@@ -47,7 +49,9 @@ _SKIPPED = {"node_modules", "site-packages", "__pycache__", "build", "dist"}
 _MAKES_TASKS = re.compile(rb"celery|add_periodic_task|@[\w.]+\.task\b|broker_url|INSTALLED_APPS", re.IGNORECASE)
 """Matches files that define tasks or settings. Other files are parsed only if they contain the name of a task, and
 `_USES_TASKS` matches."""
-_USES_TASKS = re.compile(rb"\.(?:s|si|delay\w*|apply\w*|subtask|signature|chunks|map|starmap|AsyncResult)\b\s*\(")
+_USES_TASKS = re.compile(
+    rb"\.(?:s|si|delay\w*|apply\w*|subtask|signature|chunks|map|starmap|AsyncResult|send_task)\b\s*\("
+)
 """Matches files that call tasks or create signatures."""
 _IMPORTS_DJANGO = re.compile(rb"^\s*(from|import) django\b", re.MULTILINE)
 _APPS = {
@@ -197,9 +201,14 @@ def migrate_celery(paths: Sequence[Path], target: Target | None = None) -> Migra
     for find in (find_apps, find_tasks):
         for file in files.values():
             find(file)
-    tasks = re.compile("|".join({rf"\b{task.node.name.value}\b" for task in project.tasks}).encode() or rb"(?!)")
+    names = {name for task in project.tasks for name in (task.node.name.value, task.name)}
+    words = {re.split(r"\W", name)[-1].encode() for name in names}
     others = (each for each in changes if each.path not in files and not each.error)
-    used = (each for each in others if _USES_TASKS.search(texts[each.path]) and tasks.search(texts[each.path]))
+    used = (
+        each
+        for each in others
+        if _USES_TASKS.search(texts[each.path]) and not words.isdisjoint(re.findall(rb"\w+", texts[each.path]))
+    )
     _parse(used, texts, files, project)
     if target is None:
         if not is_django:
@@ -279,6 +288,25 @@ class _Plan:
                 check(task)
             except CannotTranslateError as error:
                 task.left = str(error)
+        calls = [(file, Calls(file)) for file in self.files]
+        refused = [(file, *found) for file, of_file in calls for found in of_file.refused()]
+        for file, node, tasks, text in refused:
+            file.mark(node, text)
+            for task in tasks:
+                self._leave(task, f"a call in {file.imported_as} cannot be rewritten: {text}")
+        workflows: dict[Task, list[tuple[Task, ...]]] = {}
+        for each in {tasks for _, of_file in calls for tasks in of_file.workflows() if len(tasks) > 1}:
+            for task in each:
+                workflows.setdefault(task, []).append(each)
+        rest = [task for task in self.project.tasks if task.left]
+        while rest:
+            name = (task := rest.pop()).node.name.value
+            for other in (each for tasks in workflows.pop(task, ()) for each in tasks if not each.left):
+                self._leave(other, f"a workflow contains it and {name}, which also remains a Celery task")
+                rest.append(other)
+
+    def _leave(self, task: Task, why: str) -> None:
+        task.left = task.left or why
 
     def _take(self, settings: Settings, found: list[Setting]) -> None:
         for each in found:

@@ -8,8 +8,8 @@ from libcst.codemod import CodemodContext
 from libcst.codemod.visitors import AddImportsVisitor, RemoveImportsVisitor
 
 from taskq_core.migrate.calls import Calls, is_canvas
-from taskq_core.migrate.source import DELAYS, MARK, CannotTranslateError, File, Node, code, task_decorator
-from taskq_core.migrate.tasks import rewrite_function, task_options
+from taskq_core.migrate.source import MARK, CannotTranslateError, File, Node, code, comments, task_decorator
+from taskq_core.migrate.tasks import IMPORT_HINTS, rewrite_function, task_options
 
 _HANDLE_HINTS = dict.fromkeys(
     ("ready", "successful", "failed", "status", "state", "result", "info", "traceback", "date_done"),
@@ -20,32 +20,11 @@ _HANDLE_HINTS = dict.fromkeys(
     "children": "a workflow has handle.graph()",
     "parent": "a workflow has handle.graph()",
 }
-_OF_TASKS = (
-    *("apply_async", "apply", "subtask", "signature", "chunks", "run", "request", "retry", "update_state", "app"),
-    *("max_retries", "default_retry_delay", "AsyncResult", "backend", "rate_limit", "ignore_result"),
-    *("apply_async_on_commit", "delay_on_commit"),
-)
-"""Names of attributes that only Celery tasks have."""
-_IMPORT_HINTS = {
-    "AsyncResult": "taskq.get(task_id) returns the handle of a task, with its state, result and error",
-    "Celery": "the settings and the TaskQ replace the app",
-    "Task": "a task is a function; middleware or a worker_lifespan replaces a base class",
-    "SoftTimeLimitExceeded": "at its timeout a plain function gets TaskInterrupted, and a coroutine is cancelled",
-    "MaxRetriesExceededError": "a task without attempts left is archived; see on_archived",
-    "Retry": "raise taskq_core.Retry",
-    "Reject": "raise taskq_core.SkipRetry or taskq_core.Discard",
-    "signature": "bind arguments with .s() and .si()",
-    "current_task": "taskq_core.current_task() is a function",
-    "current_app": "import the TaskQ",
-    "task_failure": "on_archived is called for tasks without attempts left, on_error for each run that fails",
-    "task_retry": "on_error is called for each run that fails",
-    **dict.fromkeys(("task_prerun", "task_postrun", "task_success"), "middleware wraps runs"),
-    **dict.fromkeys(("before_task_publish", "after_task_publish"), "middleware is called when a task is enqueued"),
-    **dict.fromkeys(
-        ("worker_init", "worker_process_init", "worker_ready", "worker_shutdown", "worker_process_shutdown"),
-        "a worker_lifespan opens and closes the resources of a worker",
-    ),
-    **dict.fromkeys(("setup_logging", "after_setup_logger"), "logging is left to the project"),
+_APP_HINTS = {
+    "control": "taskq.get(task_id).cancel() replaces revoke(); see Inspector and the command taskq for the rest",
+    "events": "on_error, on_archived and the metrics replace receivers of events",
+    "AsyncResult": IMPORT_HINTS["AsyncResult"],
+    "GroupResult": "a workflow has handle.graph()",
 }
 _SIGNAL_HINT = "see on_error, on_archived, worker_lifespan and, in Django, taskq_django.signals"
 
@@ -82,6 +61,10 @@ class Rewriter(cst.CSTTransformer):
         self._context = CodemodContext(full_module_name=file.module, full_package_name=file.package)
         self._imports, self._bound = file.imports, file.bound()
         self._pending: list[list[str]] = []
+        self._testing = "taskq_core.testing" if edits.app else "taskq_django.testing"
+        canvases = [each for each in file.all(cst.Call) if file.canvas(each)]
+        self._celery_canvases = {each for each in canvases if (of := file.meaning(each)) is not None and of.is_left}
+        self._kept = {file.canvas(each) for each in self._celery_canvases}
 
     def result(self) -> cst.Module:
         """Return the rewritten file."""
@@ -114,7 +97,7 @@ class Rewriter(cst.CSTTransformer):
         """Add an import of a name. Return the name, or an alias if the file uses the name for another object."""
         if module == "" or self._imports.get(name) == name == module:
             return f"{module}.{name}"
-        is_free = self._imports.get(name) == f"{module}.{name}" or name not in self._bound
+        is_free = self._imports.get(name) == f"{module}.{name}" or name not in (self._bound | self._kept)
         alias = None if is_free else f"taskq_{name}"
         AddImportsVisitor.add_needed_import(self._context, module, name, alias)
         return alias or name
@@ -127,7 +110,7 @@ class Rewriter(cst.CSTTransformer):
     def on_visit(self, node: Node) -> bool:
         """Collect the comments ("marks") for a statement before its parts are rewritten."""
         if hasattr(node, "leading_lines"):
-            self._pending.append(list(self._file.marks.get(node, ())))
+            self._pending.append([MARK + each for each in self._file.marks.get(node, ())])
         return super().on_visit(node)
 
     def on_leave(self, original_node: Node, updated_node: Node) -> Node | cst.RemovalSentinel:  # type: ignore[override]  # libcst accepts sentinels as results
@@ -140,16 +123,17 @@ class Rewriter(cst.CSTTransformer):
             self._pending[-1] += marks
         elif isinstance(new, cst.CSTNode) and marks:
             old = [line.comment.value for line in new.leading_lines if line.comment]  # type: ignore[attr-defined]  # a node with marks is a statement
-            if not any(line.startswith(MARK) for line in old):  # an earlier migration has already written marks
-                lines = [cst.EmptyLine(comment=cst.Comment(MARK + each)) for each in dict.fromkeys(marks)]
-                new = new.with_changes(leading_lines=[*new.leading_lines, *lines])  # type: ignore[attr-defined]  # a node with marks is a statement
+            is_second = any(line.startswith(MARK) for line in old)  # an earlier migration has already written marks
+            added = [each for each in dict.fromkeys(marks) if not (is_second and each.startswith(MARK))]
+            lines = [cst.EmptyLine(comment=cst.Comment(each)) for each in added]
+            new = new.with_changes(leading_lines=[*new.leading_lines, *lines])  # type: ignore[attr-defined]  # a node with marks is a statement
         if original_node in self._edits.below and isinstance(new, cst.BaseStatement):
-            added = cst.parse_statement(self._edits.below[original_node])
-            return cst.FlattenSentinel([new, added.with_changes(leading_lines=[cst.EmptyLine(indent=False)])])  # type: ignore[return-value]  # libcst accepts several nodes in place of a statement
+            below = cst.parse_statement(self._edits.below[original_node])
+            return cst.FlattenSentinel([new, below.with_changes(leading_lines=[cst.EmptyLine(indent=False)])])  # type: ignore[return-value]  # libcst accepts several nodes in place of a statement
         return new  # type: ignore[return-value]  # the same kind of node as before
 
     def _mark(self, text: str) -> None:
-        self._pending[-1].append(text)
+        self._pending[-1].append(MARK + text)
 
     def leave_SimpleStatementLine(
         self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
@@ -163,11 +147,12 @@ class Rewriter(cst.CSTTransformer):
     def leave_FunctionDef(
         self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef
     ) -> cst.BaseStatement | cst.RemovalSentinel:
-        task = next((each for each in self._file.project.tasks if each.node is original_node), None)
+        task = self._file.project.defined_by(original_node)
         if task is None:
             return cst.RemoveFromParent() if original_node in self._edits.done else updated_node
+        remains = f"{original_node.name.value} remains a Celery task: "
         if task.left:
-            self._mark(f"{original_node.name.value} remains a Celery task: {task.left}")
+            self._mark(remains + task.left)
             return updated_node
         options = task_options(task, self._import, is_strict=self._edits.is_strict)
         maker = f"{self._import_app()}.task" if self._edits.app else self._import("task", self._edits.module)
@@ -177,7 +162,14 @@ class Rewriter(cst.CSTTransformer):
             new.with_changes(decorator=made) if before.decorator is old else new
             for before, new in zip(original_node.decorators, updated_node.decorators, strict=True)
         ]
-        return rewrite_function(task, updated_node.with_changes(decorators=decorators), self._import)
+        self._pending[-1] += comments(task.decorator)
+        lines = [
+            each
+            for each in updated_node.leading_lines  # an earlier migration may have written why it could not rewrite it
+            if not (each.comment and each.comment.value.startswith(MARK + remains))
+        ]
+        new = updated_node.with_changes(decorators=decorators, leading_lines=lines)
+        return rewrite_function(task, new, self._import)
 
     def visit_ClassDef(self, node: cst.ClassDef) -> None:
         for base in (each.value for each in node.bases):
@@ -198,27 +190,42 @@ class Rewriter(cst.CSTTransformer):
         except CannotTranslateError as error:
             self._mark(str(error))
             return updated_node
-        if (
-            isinstance(original_node.func, cst.Attribute)
-            and original_node.func.attr.value == "send_task"
-            and made is not updated_node
-        ):
-            self._import_app()
+        if made is not updated_node:
+            kept = comments(made)
+            self._pending[-1] += [each for each in comments(updated_node) if each not in kept]
+            if isinstance(original_node.func, cst.Attribute) and original_node.func.attr.value == "send_task":
+                self._import_app()
+        name = self._file.canvas(original_node)
+        if not name or original_node in self._celery_canvases:
+            return made
+        if isinstance(original_node.func, cst.Attribute) or name in self._kept:
+            return made.with_changes(func=cst.parse_expression(self._import(name)))
         return made
 
+    def visit_Call(self, node: cst.Call) -> None:
+        for name in (each.keyword.value for each in node.args if each.keyword):
+            if name.startswith("CELERY_"):
+                self._mark(f"{name} does not change taskq; in tests, see capture() and eager() of {self._testing}")
+
+    def visit_AssignTarget(self, node: cst.AssignTarget) -> None:
+        target, line = node.target, self._file.parent(self._file.parent(node))
+        if not isinstance(target, cst.Attribute) or isinstance(self._file.parent(line), cst.Module):
+            return
+        of = target.value
+        is_conf = isinstance(of, cst.Attribute) and of.attr.value == "conf" and self._file.is_app(of.value)
+        if is_conf or target.attr.value.startswith("CELERY_"):
+            name = target.attr.value
+            self._mark(f"{name} does not change taskq; in tests, see capture() and eager() of {self._testing}")
+
     def visit_Attribute(self, node: cst.Attribute) -> None:
-        of = self._file.meaning(node.value)
-        kind, name = of.kind if of is not None else "", node.attr.value
-        above = self._file.parent(node)
-        is_called = isinstance(above, cst.Call) and above.func is node
-        if kind == "handle" and name in _HANDLE_HINTS:
-            self._mark(f".{name}: {_HANDLE_HINTS[name]}")
-        elif kind == "task" and name in _OF_TASKS and not (is_called and name in (*DELAYS, *_OF_TASKS[:5])):
-            self._mark(f".{name} has no equivalent")
-        elif kind in ("signature", "canvas") and name in ("link", "link_error"):
-            self._mark(f".{name} changes a signature in place; use on_success() or on_error(), which return a copy")
-        elif kind == "left" and name in ("s", "si", "signature", "subtask"):
-            self._mark("a taskq workflow cannot contain a task that remains a Celery task")
+        of, name = self._file.meaning(node.value), node.attr.value
+        if of is None and name in _APP_HINTS and self._file.is_app(node.value):
+            self._mark(f".{name}: {_APP_HINTS[name]}")
+        elif of is not None and not of.is_left:
+            if of.kind == "handle" and name in _HANDLE_HINTS:
+                self._mark(f".{name}: {_HANDLE_HINTS[name]}")
+            elif text := self._calls.without_equivalent(node):
+                self._mark(text)
 
     def leave_List(self, original_node: cst.List, updated_node: cst.List) -> cst.BaseExpression:
         return self._install(original_node, updated_node)
@@ -246,10 +253,9 @@ class Rewriter(cst.CSTTransformer):
         module = code(updated_node.module)
         left = []
         for each in updated_node.names:
-            if is_canvas(f"{module}.{each.evaluated_name}") and each.evaluated_name not in self._bound:
-                AddImportsVisitor.add_needed_import(
-                    self._context, "taskq_core", each.evaluated_name, each.evaluated_alias
-                )
+            name = each.evaluated_name
+            if is_canvas(f"{module}.{name}") and name not in (self._bound | self._kept):
+                AddImportsVisitor.add_needed_import(self._context, "taskq_core", name, each.evaluated_alias)
             else:
                 left.append(each)
         if not left:
@@ -271,7 +277,7 @@ class _MarkImports(cst.CSTTransformer):
                 continue
             module = code(statement.module) if statement.module is not None and not statement.relative else ""
             for name in (each.evaluated_name for each in statement.names):
-                hint = _IMPORT_HINTS.get(name, _SIGNAL_HINT if module == "celery.signals" else "")
+                hint = IMPORT_HINTS.get(name, _SIGNAL_HINT if module == "celery.signals" else "")
                 text = f"{MARK}{name} is still imported from the package celery: {hint}"
                 if module.partition(".")[0] == "celery" and hint and text not in old:
                     lines.append(cst.EmptyLine(comment=cst.Comment(text)))

@@ -6,8 +6,8 @@ of imports is unknown, so dotted names are compared by their ends: `src.shop.tas
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, fields
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,6 @@ from libcst.metadata import (
     Assignment,
     ImportAssignment,
     MetadataWrapper,
-    ParentNodeProvider,
     PositionProvider,
     QualifiedNameSource,
     ScopeProvider,
@@ -83,10 +82,15 @@ class Project:
         self.apps: set[str] = set()
         self.tasks: list[Task] = []
         self._by_end: dict[str, list[Task]] = {}
+        self._by_name: dict[str, Task] = {}
+        self._by_node: dict[Node, Task] = {}
 
     def add(self, task: Task) -> None:
         """Add a task."""
         self.tasks.append(task)
+        self._by_node[task.node] = task
+        for name in task.names:
+            self._by_name.setdefault(name, task)
         self._by_end.setdefault(task.place.rpartition(".")[2], []).append(task)
 
     def at(self, dotted: str) -> Task | None:
@@ -96,14 +100,17 @@ class Project:
 
     def named(self, name: str) -> Task | None:
         """Return the task that Celery calls by this name."""
-        return next((task for task in self.tasks if name in task.names), None)
+        return self._by_name.get(name)
+
+    def defined_by(self, function: Function) -> Task | None:
+        """Return the task that a function becomes."""
+        return self._by_node.get(function)
 
     def is_app(self, dotted: str) -> bool:
         """Return whether a dotted name is a Celery app: defined in one of the files, or in a module named `celery`."""
         parts = dotted.split(".")
-        return any(ends_with(app, dotted) for app in self.apps) or (
-            len(parts) > 2 and parts[-2] in _APP_MODULES and parts[-1] in ("app", "celery_app", "celery")
-        )
+        is_usual = len(parts) > 2 and parts[-2] in _APP_MODULES and parts[-1] in ("app", "celery_app", "celery")
+        return is_usual or dotted == "celery.current_app" or any(ends_with(app, dotted) for app in self.apps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +118,17 @@ class Meaning:
     """The object to which an expression refers, as far as it concerns tasks.
 
     Attributes:
-        kind: `task`, `left` (a task that is not rewritten), `signature`, `canvas` or `handle`.
+        kind: `task`, `signature`, `canvas`, `list` (of signatures, or of other values) or `handle`.
         tasks: The tasks that it refers to.
     """
 
     kind: str
     tasks: tuple[Task, ...] = ()
+
+    @property
+    def is_left(self) -> bool:
+        """Whether it remains an object of Celery."""
+        return any(task.left for task in self.tasks)
 
 
 class File:
@@ -146,8 +158,13 @@ class File:
         self.module = ".".join(parts[:-1] if is_package else parts)
         self.package = self.module if is_package else self.module.rpartition(".")[0]
         self._wrapper = MetadataWrapper(self.tree, unsafe_skip_copy=True)
-        found: Any = self._wrapper.resolve_many((ScopeProvider, ParentNodeProvider))
-        self._scopes, self._parents = found[ScopeProvider], found[ParentNodeProvider]
+        self._scopes: Any = self._wrapper.resolve(ScopeProvider)
+        self._parents: dict[Node, Node] = {}
+        self._by_kind: dict[type[Node], list[Any]] = {}
+        self._meanings: dict[Node, Meaning | None] = {}
+        for node in _walk(self.tree):
+            self._by_kind.setdefault(type(node), []).append(node)
+            self._parents |= dict.fromkeys(_children(node), node)
         self.marks: dict[Node, list[str]] = {}
         self.notes: list[tuple[int, str]] = []
 
@@ -159,12 +176,13 @@ class File:
 
     def note(self, node: Node, text: str) -> None:
         """Report a hint that the user should read, without a comment in the file."""
-        self.notes.append((self._wrapper.resolve(PositionProvider)[node].start.line, text))
+        found = (self._wrapper.resolve(PositionProvider)[node].start.line, text)
+        if found not in self.notes:
+            self.notes.append(found)
 
     def parent(self, node: Node) -> Node:
         """Return the parent of a node."""
-        above: Node = self._parents[node]
-        return above
+        return self._parents[node]
 
     def parents(self, node: Node) -> Iterator[Node]:
         """Yield the ancestors of a node, the nearest first."""
@@ -172,11 +190,18 @@ class File:
             yield above
             node = above
 
+    def all(self, kind: type[N]) -> list[N]:
+        """Return all nodes of a type, in source order."""
+        return self._by_kind.get(kind, [])
+
     # --- names --------------------------------------------------------------------------------------------------------
 
     def dotted(self, node: Node) -> str | None:
         """Return the dotted name to which an expression refers, None if it refers to none or to several."""
-        scope = self._scopes.get(node)
+        first = node
+        while isinstance(first, cst.Attribute):
+            first = first.value
+        scope = self._scopes.get(node) if isinstance(first, cst.Name) else None
         names = scope.get_qualified_names_for(node) if scope is not None else ()
         if len(names) != 1:
             return None
@@ -199,6 +224,16 @@ class File:
         """Return whether an expression is a Celery app."""
         dotted = self.dotted(node)
         return dotted is not None and self.project.is_app(dotted)
+
+    @cached_property
+    def imported_as(self) -> str:
+        """The dotted name by which the file is imported. It begins at the outermost folder with an `__init__.py`."""
+        parts = [] if self.path.stem == "__init__" else [self.path.stem]
+        folder = self.path.resolve().parent
+        while (folder / "__init__.py").exists():
+            parts.insert(0, folder.name)
+            folder = folder.parent
+        return ".".join(parts)
 
     @cached_property
     def imports(self) -> dict[str, str]:
@@ -229,7 +264,8 @@ class File:
             seen.add(node)
             scope = self._scopes.get(node)
             found = list(scope[node.value]) if scope is not None else []
-            target = self._parents.get(getattr(found[0], "node", None)) if len(found) == 1 else None
+            bound_at: Any = getattr(found[0], "node", None) if len(found) == 1 else None
+            target = self._parents.get(bound_at)
             assign = self._parents.get(target) if isinstance(target, cst.AssignTarget) else None
             if not isinstance(assign, cst.Assign):
                 break
@@ -240,11 +276,21 @@ class File:
 
     def meaning(self, node: cst.BaseExpression) -> Meaning | None:
         """Return the object to which an expression refers, None if the expression is unrelated to tasks."""
+        if node not in self._meanings:
+            self._meanings[node] = None  # the value of a name may contain the name itself
+            self._meanings[node] = self._find_meaning(node)
+        return self._meanings[node]
+
+    def _find_meaning(self, node: cst.BaseExpression) -> Meaning | None:
         dotted = self.dotted(node) if isinstance(node, cst.Name | cst.Attribute) else None
         task = self.project.at(dotted) if dotted else None
         if task is not None:
-            return Meaning("left" if task.left else "task", (task,))
-        node = self.value_of(node)
+            return Meaning("task", (task,))
+        value = self.value_of(node)
+        if value is not node:
+            return self.meaning(value)
+        if isinstance(node, cst.List | cst.Tuple | cst.ListComp | cst.GeneratorExp):
+            return Meaning("list", self.signed(node))
         if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.BitOr):
             sides = [self.meaning(node.left), self.meaning(node.right)]
             found = [each for each in sides if each is not None and each.kind in ("signature", "canvas")]
@@ -252,9 +298,8 @@ class File:
         return self._meaning_of_call(node) if isinstance(node, cst.Call) else None
 
     def _meaning_of_call(self, call: cst.Call) -> Meaning | None:
-        made = self.celery(call.func) if isinstance(call.func, cst.Name | cst.Attribute) else None
-        if made is not None and made.removeprefix("canvas.") in CANVAS:
-            return Meaning("canvas", _tasks(self._signatures(call)))
+        if self.canvas(call):
+            return Meaning("canvas", self.signed(call) or self.signed(self._outermost(call)))
         if isinstance(call.func, cst.Attribute):
             verb, of = call.func.attr.value, self.meaning(call.func.value)
             if of is None:
@@ -263,18 +308,34 @@ class File:
                 return Meaning("signature", of.tasks)
             if verb in ("set", "using") and of.kind in ("signature", "task"):
                 return of
+            if verb in ("on_error", "on_success") and of.kind in ("signature", "canvas"):
+                return Meaning("canvas", _tasks([of, Meaning("", self.signed(call))]))
             if verb in DELAYS and of.kind in ("task", "signature", "canvas"):
                 return Meaning("handle", of.tasks)
             return None
         of = self.meaning(call.func)
         return Meaning("handle", of.tasks) if of is not None and of.kind == "canvas" else None
 
-    def _signatures(self, call: cst.Call) -> Iterator[Meaning]:
-        for each in nodes(call, cst.Call):
-            if isinstance(each.func, cst.Attribute) and each.func.attr.value in ("s", "si"):
-                found = self.meaning(each)
-                if found is not None:
-                    yield found
+    def canvas(self, call: cst.Call) -> str:
+        """Return `chain`, `group` or `chord` if a call makes one of Celery, "" for any other call."""
+        made = self.celery(call.func) if isinstance(call.func, cst.Name | cst.Attribute) else None
+        return name if (name := (made or "").removeprefix("canvas.")) in CANVAS else ""
+
+    def signed(self, node: Node) -> tuple[Task, ...]:
+        """Return the tasks of which a piece of code contains signatures, also in the values of its names."""
+        names = [each for each in nodes(node, cst.Name) if self.value_of(each) is not each]
+        calls = [
+            each
+            for each in nodes(node, cst.Call)
+            if isinstance(each.func, cst.Attribute) and each.func.attr.value in ("s", "si")
+        ]
+        found = [self.meaning(each) for each in (*names, *calls)]
+        return _tasks(each for each in found if each is not None and each.kind in ("signature", "canvas", "list"))
+
+    def _outermost(self, node: Node) -> Node:
+        """Return the statement of the module that contains a node."""
+        *_, statement, _module = [node, *self.parents(node)]
+        return statement
 
     def type_of(self, node: cst.BaseExpression) -> str | None:
         """Return the type of an expression's value if it is certain, for example `datetime.datetime`."""
@@ -357,17 +418,39 @@ def elements(node: cst.BaseExpression | None) -> list[cst.BaseExpression] | None
     return [each.value for each in node.elements]
 
 
-def comments(node: Node) -> int:
-    """Return the number of comments in a node."""
-    return sum(1 for _ in nodes(node, cst.Comment))
+def comments(node: Node) -> list[str]:
+    """Return the comments in a node."""
+    return [each.value for each in nodes(node, cst.Comment)]
 
 
 def nodes(node: Node, kind: type[N]) -> Iterator[N]:
-    """Yield all nodes of a type in a syntax tree, the root included, in source order."""
-    if isinstance(node, kind):
+    """Yield all nodes of a type in a syntax tree, the root included, in about the order of the source."""
+    return (each for each in _walk(node) if isinstance(each, kind))
+
+
+def _walk(node: Node) -> Iterator[Node]:
+    rest = [node]
+    while rest:
+        node = rest.pop()
         yield node
-    for child in node.children:
-        yield from nodes(child, kind)
+        rest += reversed(_children(node))
+
+
+def _children(node: Node) -> list[Node]:
+    """Return the children of a node. The attribute `children` of libcst copies each node, which is slow."""
+    found: list[Node] = []
+    for name in _fields(type(node)):
+        value = getattr(node, name)
+        if isinstance(value, cst.CSTNode):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += value
+    return found
+
+
+@cache
+def _fields(kind: type[Node]) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(kind))
 
 
 def literal(text: str) -> str:
@@ -377,16 +460,6 @@ def literal(text: str) -> str:
 
 def _tasks(found: Iterable[Meaning]) -> tuple[Task, ...]:
     return tuple(dict.fromkeys(task for each in found for task in each.tasks))
-
-
-def _imported_as(path: Path) -> str:
-    """Return the dotted name by which a file is imported. It begins at the outermost folder with an `__init__.py`."""
-    parts = [] if path.stem == "__init__" else [path.stem]
-    folder = path.resolve().parent
-    while (folder / "__init__.py").exists():
-        parts.insert(0, folder.name)
-        folder = folder.parent
-    return ".".join(parts)
 
 
 # --- tasks and apps ---------------------------------------------------------------------------------------------------
@@ -430,7 +503,7 @@ def task_decorator(file: File, node: Function) -> cst.BaseExpression | None:
 
 def find_tasks(file: File) -> None:
     """Add the Celery tasks of a file to the project."""
-    for node in nodes(file.tree, cst.FunctionDef):
+    for node in file.all(cst.FunctionDef):
         decorator = task_decorator(file, node)
         if decorator is None:
             continue
@@ -444,7 +517,7 @@ def find_tasks(file: File) -> None:
         file.project.add(
             Task(
                 place=place,
-                name=name if isinstance(name, str) else f"{_imported_as(file.path)}.{node.name.value}",
+                name=name if isinstance(name, str) else f"{file.imported_as}.{node.name.value}",
                 file=file,
                 node=node,
                 decorator=decorator,

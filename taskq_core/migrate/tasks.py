@@ -18,7 +18,6 @@ from taskq_core.migrate.source import (
     Node,
     Task,
     code,
-    comments,
     constant,
     elements,
     entries,
@@ -46,6 +45,31 @@ them."""
 _ATTRIBUTES = {"max_retries": "max_retry", "name": "name"}
 _REQUEST = {"id": "id", "retries": "retried", "headers": "headers", "task": "name", "called_directly": "local"}
 _DATE_METHODS = ("isoformat", "strftime", "astimezone", "timestamp", "quantize", "weekday", "toordinal", "tzinfo")
+IMPORT_HINTS = {
+    "AsyncResult": "taskq.get(task_id) returns the handle of a task, with its state, result and error",
+    "Celery": "the settings and the TaskQ replace the app",
+    "Task": "a task is a function; middleware or a worker_lifespan replaces a base class",
+    "SoftTimeLimitExceeded": "at its timeout a plain function gets TaskInterrupted, and a coroutine is cancelled",
+    "MaxRetriesExceededError": "a task without attempts left is archived; see on_archived",
+    "Retry": "raise taskq_core.Retry",
+    "Ignore": "raise taskq_core.Discard, which deletes the task",
+    "Reject": "raise taskq_core.SkipRetry or taskq_core.Discard",
+    "revoke": "taskq.get(task_id).cancel()",
+    "inspect": "see Inspector and the command taskq",
+    "signature": "bind arguments with .s() and .si()",
+    "current_task": "taskq_core.current_task() is a function",
+    "current_app": "import the TaskQ",
+    "task_failure": "on_archived is called for tasks without attempts left, on_error for each run that fails",
+    "task_retry": "on_error is called for each run that fails",
+    **dict.fromkeys(("task_prerun", "task_postrun", "task_success"), "middleware wraps runs"),
+    **dict.fromkeys(("before_task_publish", "after_task_publish"), "middleware is called when a task is enqueued"),
+    **dict.fromkeys(
+        ("worker_init", "worker_process_init", "worker_ready", "worker_shutdown", "worker_process_shutdown"),
+        "a worker_lifespan opens and closes the resources of a worker",
+    ),
+    **dict.fromkeys(("setup_logging", "after_setup_logger"), "logging is left to the project"),
+}
+"""What replaces a name that is imported from Celery."""
 RESULT_KEPT_S = 86_400
 """Celery's default retention of results, in seconds."""
 
@@ -64,12 +88,12 @@ def check(task: Task) -> None:
         raise CannotTranslateError("the function has positional-only parameters, but taskq passes arguments by name")
     if any(True for _ in nodes(node.body, cst.Yield)):
         raise CannotTranslateError("the function is a generator, whose body would never run")
-    if comments(task.decorator):
-        raise CannotTranslateError("the decorator contains a comment, which would be lost")
     for used in nodes(node.body, cst.Name):
-        made = file.celery(used)
-        if made is not None and made.removeprefix("canvas.") not in CANVAS:
-            raise CannotTranslateError(f"the task uses {code(used)}, which has no equivalent")
+        made, above = file.celery(used), file.parent(used)
+        is_sent = made == "current_app" and isinstance(above, cst.Attribute) and above.attr.value == "send_task"
+        if made is not None and made.removeprefix("canvas.") not in CANVAS and not is_sent:
+            hint = IMPORT_HINTS.get(made.rpartition(".")[2], "it has no equivalent")
+            raise CannotTranslateError(f"the task uses {code(used)}: {hint}")
     wanted = task_options(task, lambda name, *_: name)
     for option in wanted:
         name, _, value = option.partition("=")
@@ -242,18 +266,17 @@ def _annotated(parameter: cst.Param, annotation: cst.Annotation | None) -> cst.P
 
 def untyped_dates(task: Task) -> list[str]:
     """Return the parameters without annotation that are used like dates or decimals, but whose type is unknown."""
+    used = {
+        each.value.value
+        for each in nodes(task.node.body, cst.Attribute)
+        if isinstance(each.value, cst.Name) and each.attr.value in _DATE_METHODS
+    }
     return [
         each.name.value
         for each in (*task.node.params.params, *task.node.params.kwonly_params)
         if each.annotation is None
-        and len(task.types.get(each.name.value, ())) != 1
-        and (
-            task.types.get(each.name.value)
-            or any(
-                m.matches(used.value, m.Name(each.name.value)) and used.attr.value in _DATE_METHODS
-                for used in nodes(task.node.body, cst.Attribute)
-            )
-        )
+        and len(found := task.types.get(each.name.value, ())) != 1
+        and (found or each.name.value in used)
     ]
 
 

@@ -3,18 +3,18 @@
 import libcst as cst
 
 from taskq_core.migrate.settings import Settings
-from taskq_core.migrate.source import DELAYS, File, Task, constant, elements, entries, keywords, literal, nodes
+from taskq_core.migrate.source import DELAYS, File, Task, constant, elements, entries, keywords, literal
 
 _READS = ("get", "join", "collect", "ready", "successful", "failed", "status", "state", "result", "info", "wait")
 
 
 def record_usage(file: File, settings: Settings) -> None:
     """Record how a file uses tasks: in the tasks that it calls, and in the settings."""
-    for attribute in nodes(file.tree, cst.Attribute):
+    for attribute in file.all(cst.Attribute):
         of = file.meaning(attribute.value) if attribute.attr.value in _READS else None
-        for task in of.tasks if of is not None and of.kind == "handle" else ():
+        for task in of.tasks if of is not None and of.kind == "handle" and not of.is_left else ():
             task.is_read = True
-    for node in nodes(file.tree, cst.Call):
+    for node in file.all(cst.Call):
         if (file.celery(node.func) or "").rpartition(".")[2] in ("AsyncResult", "GroupResult") or (
             isinstance(node.func, cst.Attribute)
             and node.func.attr.value == "AsyncResult"
@@ -28,7 +28,7 @@ def record_usage(file: File, settings: Settings) -> None:
 def _record_call(file: File, call: cst.Call, function: cst.Attribute, settings: Settings) -> None:
     of, verb = file.meaning(function.value), function.attr.value
     is_sent = verb == "send_task" and file.is_app(function.value)
-    if of is None and not is_sent:
+    if (of is None and not is_sent) or (of is not None and of.is_left):
         return
     if verb in (*DELAYS, "set", "send_task"):
         queue = constant(keywords(call).get("queue"))

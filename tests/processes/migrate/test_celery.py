@@ -46,7 +46,7 @@ def test_the_migrated_tasks_of_django_run(tmp_path: Path) -> None:
     settings.write_text(
         lines[0].replace("from celery.schedules import crontab\n", "") + "TASKQ" + lines[1].split("TASKQ", 1)[1]
     )
-    _cut(folder / "shop" / "tasks.py", "special", "careful")
+    _cut(folder / "shop" / "tasks.py", "special", "careful", "odd")
 
     output = run(
         folder,

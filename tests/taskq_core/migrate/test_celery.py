@@ -4,6 +4,7 @@
 each; the tests compare, and run what came out on taskq.
 """
 
+import cProfile
 import json
 import os
 import shutil
@@ -102,7 +103,7 @@ def test_a_second_run_adds_no_marks(tmp_path: Path, subtests: pytest.Subtests) -
             tasks = "@shared_task\ndef add(x, y): ...\n\n\n@shared_task\ndef left(x, /): ...\n"
             text = f"from celery import chord, shared_task\n\n\n{tasks}\n\n{call}\n"
             first = migrated(text, tmp_path)
-            assert [mark for _line, mark in first.marks if "apply_async" in mark]
+            assert first.marks
 
             second = migrated(first.new, tmp_path)
 
@@ -161,35 +162,159 @@ def test_a_call_is_translated_or_marked(tmp_path: Path, subtests: pytest.Subtest
         ("handle = f.delay(1)\nhandle.get()", "handle = f.delay(1)\nhandle.result()"),
         ("work = f.s(1) | g.s()\nwork()", "work = f.s(1) | g.s()\nwork.delay()"),
         ("# ä ö\nx = 'ü'; f.apply_async(('ß',))", "# ä ö\nx = 'ü'; f.delay('ß')"),
-        ("f.apply_async(\n    args=(\n        1,  # one\n    ),\n)", None),
-        ("f.apply_async((1,), priority=3)", None),
+        (
+            "f.apply_async(\n    args=(\n        1,  # one\n    ),\n)",
+            "# one\nf.delay(1)",
+        ),
         ("f.apply_async((1,), link=g.s(2))", "f.s(1).on_success(g.s(2)).delay()"),
         (
             "f.apply_async((1,), countdown=5, link=[g.s(), g.si(2).set(queue='q')], link_error=g.si(3))",
             "f.s(1).using(run_after=5).on_success(g.s(), g.si(2).using(queue='q')).on_error(g.si(3)).delay()",
         ),
         ("f.s(1).apply_async(link=g.s())", "f.s(1).on_success(g.s()).delay()"),
-        ("f.apply_async((1,), link_error=g.s())", None),  # Celery hands on the request, the error and the traceback
-        ("f.apply_async((1,), link=unknown)", None),
-        ("f.apply_async((1,), link=g.s(), task_id='x')", None),
-        ("kept = f.apply_async((1,), link=g.s())", None),  # which would be the handle of a workflow
-        ("(f.s(1) | g.s()).apply_async(link=g.s())", None),
-        ("f.s(1).link(g.s())", None),
-        ("f.apply_async((1,), **options)", None),
-        ("f.apply_async(*everything)", None),
-        ("f.apply_async((1,), countdown=1, eta=when)", None),
-        ("f.s(1).apply_async((2,))", None),
-        ("f.chunks([(1,)], 2)", None),
+        ("f.s(1).on_error(g.si(3)).delay()", "f.s(1).on_error(g.si(3)).delay()"),
+        ("a = [f.s(1)]\ngroup(a)()", "a = [f.s(1)]\ngroup(a).delay()"),
+        ("celery.group(f.s(1)).delay()", "group(f.s(1)).delay()"),
+        ("current_app.send_task('shop.tasks.g', [1])", 'taskq.remote("shop.tasks.g", max_retry=0).delay(a=1)'),
         ("f.apply((1,))", None),
         ("f.delay(1).get(propagate=False)", None),
-        ("unknown.apply_async((1,))", None),
         ("f.delay(1).ready()", None),
+        ("unknown.apply_async((1,))", None),
+        ("current_app.send_task(name)", None),
+        ("current_app.control.revoke('id')", None),
+        ("current_app.AsyncResult('id')", None),
+        ("f.max_retries", None),
     ]
-    results = translated([before for before, _ in cases], tmp_path, head=HEAD)
+    imports = "import celery\nfrom celery import current_app, group, shared_task"
+    results = translated(
+        [before for before, _ in cases], tmp_path, head=HEAD.replace("from celery import shared_task", imports)
+    )
     for (before, after), new in zip(cases, results, strict=True):
         with subtests.test(before=before):
             assert unmarked(new) == (before if after is None else after)
             assert new.count("# TODO taskq: ") == (after is None)
+
+
+def test_a_task_stays_with_celery_if_a_call_of_it_cannot_be_translated(
+    tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    """The call and the task have a comment, and all other calls of the task are as they were."""
+    for number, call in enumerate(
+        [
+            "f.apply_async((1,), priority=3)",
+            "f.apply_async((1,), link_error=g.s())",  # Celery hands on the request, the error and the traceback
+            "f.apply_async((1,), link=unknown)",
+            "f.apply_async((1,), link=g.s(), task_id='x')",
+            "kept = f.apply_async((1,), link=g.s())",  # which would be the handle of a workflow
+            "f.apply_async((1,), **options)",
+            "f.apply_async(*everything)",
+            "f.apply_async((1,), countdown=1, eta=when)",
+            "call = f.apply_async",
+            "f.chunks([(1,)], 2)",
+            "f.map([1])",
+            "f.starmap([(1, 2)])",
+            "f.subtask((1,))",
+            "f.s(1).apply_async((2,))",
+            "f.s(1).delay(2)",
+            "f.s(1).link(g.s())",
+            "f.s(1).clone()",
+            "f.s(1).on_error(g.s())",
+            "work = f.s(1)\nwork.on_error(g.si(1))",  # which changes the signature in place
+            "(f.s(1) | g.s()).apply_async(link=g.s())",
+            "(f.s(1) | g.s()).apply_async(countdown=5, link_error=g.s())",
+            "(f.s(1) | g.s()).set(queue='q')",
+            "chain(f.s(1), g.s())(2)",
+            "chord([f.s(1)])(g.s(), interval=3)",
+            "chunks(f.s(), [(1,)], 10)",
+            "handle = current_app.send_task('shop.tasks.f')",
+            "current_app.send_task('shop.tasks.f', priority=3)",
+            "queue().send_task('shop.tasks.f')",
+            "signature('shop.tasks.f', (1,)).delay()",
+            "current_app.signature('shop.tasks.f').delay()",
+            "current_app.tasks['shop.tasks.f'].delay(1)",
+        ]
+    ):
+        with subtests.test(call=call):
+            imports = "chain, chord, current_app, group, shared_task, signature\nfrom celery.canvas import chunks"
+            head = HEAD.replace("import shared_task", f"import {imports}")
+            others = "f.apply_async((1,), countdown=3)\ngroup([f.s(1)]).apply_async()\n"
+            before = f"{head}{call}\n{others}"
+
+            change = migrated(before, tmp_path / str(number))
+
+            after = unmarked(change.new).replace("@taskq.task(max_retry=0)\ndef g", "@shared_task\ndef g")
+            assert after.partition("\n\n")[2] == before.removesuffix("\n").partition("\n\n")[2]
+            assert [mark for _, mark in change.marks if mark.startswith("f remains a Celery task: a call in ")]
+            above = change.new.partition(call.rpartition("\n")[2])[0].splitlines()[-1]
+            assert above.startswith("# TODO taskq: "), above
+            assert not change.marks[-1][1].startswith("f ")
+
+
+def test_a_workflow_is_translated_as_a_whole_or_stays_with_celery(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    """`left` cannot be rewritten, so `f` in the same workflow is not, nor `h`, which is in a workflow with `f`."""
+    for number, workflow in enumerate(
+        [
+            "group(left.s(1), f.s(1)).delay()",
+            "group([left.s(1), f.s(1)])()",
+            "chain(left.s(1), group(f.s(each) for each in range(3)))()",
+            "chord([left.s(1)], f.s())()",
+            "chord([left.s(1)])(f.s())",
+            "(left.s(1) | f.s()).apply_async(countdown=3)",
+            "steps = [left.s(1), f.s()]\nchain(*steps)()",
+            "first, last = left.s(1), f.s()\nwork = left.s(1)\nchain(work, f.s())()",
+            "steps = []\nsteps.append(left.s(1))\nsteps.append(f.s(1))\ndef h2():\n    steps = []\n"
+            "    steps.append(left.s())\n    steps.append(f.s())\n    return group(steps)",
+            "left.apply_async((1,), link=f.s())",
+            "left.s(1).on_error(f.si(1)).delay()",
+        ]
+    ):
+        with subtests.test(workflow=workflow):
+            text = f"""from celery import chain, chord, group, shared_task
+
+
+@shared_task(base=Mine)
+def left(a): ...
+
+
+@shared_task
+def f(a): ...
+
+
+@shared_task
+def h(a): ...
+
+
+@shared_task
+def other(a): ...
+
+
+{workflow}
+chain(f.s(1), h.s())()
+group(other.s(1))()
+"""
+            change = migrated(text, tmp_path / str(number))
+
+            compile(change.new, "x", "exec")
+            assert change.new.count("@shared_task") == 3
+            assert f"\n{workflow}\nchain(f.s(1), h.s())()\n" in unmarked(change.new)
+            assert "@taskq.task(max_retry=0)\ndef other" in change.new
+            marks = [mark for _, mark in change.marks]
+            assert "f remains a Celery task: a workflow contains it and left, which also remains a Celery task" in marks
+            assert "h remains a Celery task: a workflow contains it and f, which also remains a Celery task" in marks
+            is_mixed = "group(" in workflow
+            assert f"{'taskq_group' if is_mixed else 'group'}(other.s(1)).delay()\n" in change.new
+            assert ("group as taskq_group" in change.new) == is_mixed
+
+
+def test_a_task_is_rewritten_when_its_call_was_changed_by_hand(tmp_path: Path) -> None:
+    first = migrated(HEAD + "f.apply_async((1,), priority=3)\n", tmp_path)
+    assert first.new.count("@shared_task") == 1
+    lines = [line for line in first.new.splitlines() if "priority: " not in line or "f remains" in line]
+
+    second = migrated("\n".join(lines).replace(", priority=3", "") + "\n", tmp_path)
+
+    assert not second.marks
+    assert second.new == NEW_HEAD + "f.delay(1)\n"
 
 
 APP = """from celery import Celery
@@ -226,21 +351,37 @@ def test_a_task_sent_by_name_has_the_options_of_its_other_calls(tmp_path: Path, 
             "app.send_task('shop.tasks.f', (1,), queue='q', time_limit=9).id",
             "taskq.remote(\"shop.tasks.f\", queue='q', timeout=9, retention=0, max_retry=5).delay(a=1).id",
         ),
-        ("app.send_task('shop.tasks.f', args=rest)", None),
-        ("app.send_task('shop.tasks.f', [1, 2, 3])", None),
         ("app.send_task('billing.tasks.charge', kwargs={'a': 1})", None),  # whose program may stay Celery's
-        ("app.send_task('shop.tasks.special', kwargs={'a': 1})", None),
-        ("app.send_task('shop.tasks.limited', kwargs={'a': 1})", None),  # a call by name would not be counted
         ("app.send_task(name, kwargs={'a': 1})", None),
-        ("app.send_task('shop.tasks.f', priority=3)", None),
-        ("app.send_task('shop.tasks.f').get()", None),
-        ("handle = app.send_task('shop.tasks.f')", None),
+        (
+            "app.send_task('shop.tasks.special', kwargs={'a': 1})",
+            "app.send_task('shop.tasks.special', kwargs={'a': 1})",
+        ),
     ]
     results = translated([before for before, _ in cases], tmp_path, head=APP)
     for (before, after), new in zip(cases, results, strict=True):
         with subtests.test(before=before):
             assert unmarked(new) == (after or before)
             assert ("# TODO taskq: " in new) == (after is None)
+
+
+def test_a_task_stays_with_celery_if_a_call_by_name_cannot_be_translated(
+    tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    for call in [
+        "app.send_task('shop.tasks.f', args=rest)",
+        "app.send_task('shop.tasks.f', [1, 2, 3])",
+        "app.send_task('shop.tasks.f', priority=3)",
+        "app.send_task('shop.tasks.f').get()",
+        "app.send_task('shop.tasks.limited', kwargs={'a': 1})",  # a call by name would not be counted
+    ]:
+        with subtests.test(call=call):
+            name = "limited" if "limited" in call else "f"
+
+            change = migrated(f"{APP}{call}\n", tmp_path)
+
+            assert change.new.endswith(f"\n{call}\n")
+            assert f"{name} remains a Celery task: a call in " in change.new
 
 
 def test_a_call_by_name_names_the_option_that_it_cannot_have(tmp_path: Path) -> None:
@@ -366,7 +507,6 @@ def test_a_decorator_is_translated_or_the_task_stays_with_celery(tmp_path: Path,
         ("(**options)", None),
         ("(max_retries=None, autoretry_for=(OSError,))", None),
         ("(rate_limit='often')", None),
-        ("(name='x',  # why\n)", None),
     ]
     functions = [f"@shared_task{decorator}\ndef f{number}():\n    pass" for number, (decorator, _) in enumerate(cases)]
     results = translated(functions, tmp_path, head="from celery import shared_task\n\n\n")
@@ -554,7 +694,11 @@ def test_json_lists_the_changes(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert file["changed"]
     assert not file["written"]
     assert file["diff"].startswith("--- ")
-    assert [each["text"] for each in file["marks"]] == ["apply_async(priority=) has no equivalent"]
+    hint = "priority: taskq's option priority takes 9 first and 0, its default, last; with Redis, Celery takes 0 first"
+    assert [each["text"] for each in file["marks"]] == [
+        f"f remains a Celery task: a call in tasks cannot be rewritten: {hint}",
+        hint,
+    ]
 
 
 def test_an_unknown_target_is_refused(subtests: pytest.Subtests) -> None:
@@ -585,6 +729,43 @@ def test_an_existing_queue_module_is_not_overwritten(tmp_path: Path) -> None:
     (change,) = (each for each in found.changes if each.path == queue and each.notes)
     assert not change.is_change
     assert "TaskQ(" in change.notes[0][1]
+
+
+SHAPES = {
+    "tasks": "\n\n@shared_task(bind=True)\ndef task_{0}(self, a, b, c, d):\n    raise self.retry(countdown=a)\n",
+    "workflows": "chain(f.s({0}), group([g.s(), f.s(2)])).apply_async()\n",
+    "calls by name": "current_app.send_task('shop.tasks.f', [{0}])\n",
+    "a long chain of calls": "\\\n.filter(a={0})",
+    "a long workflow": "\\\n| g.s()",
+    "a list of signatures": "f.s({0}),\n",
+}
+
+
+def count_of_calls(text: str, folder: Path) -> int:
+    """Return how many functions of Python are called to migrate a file: the work, without the noise of a clock."""
+    profile = cProfile.Profile(builtins=False)
+    profile.runcall(migrated, text, folder)
+    return sum(each.callcount for each in profile.getstats())
+
+
+def test_the_work_grows_with_the_size_of_the_file(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    """Twice as many lines of one kind cause twice the work."""
+    head = HEAD.replace("import shared_task", "import chain, current_app, group, shared_task")
+    around = {
+        "a long chain of calls": ("x = objects", "\n"),
+        "a long workflow": ("(f.s(1)", ").apply_async()\n"),
+        "a list of signatures": ("steps = [\n", "]\nchain(*steps)()\n"),
+    }
+    for shape in SHAPES:
+        before, after = around.get(shape, ("", ""))
+        one, two, four = (
+            count_of_calls(
+                head + before + "".join(SHAPES[shape].format(each) for each in range(lines)) + after, tmp_path
+            )
+            for lines in (8, 16, 32)
+        )
+        with subtests.test(shape=shape):
+            assert four - two < 2.1 * (two - one) + 1000
 
 
 # --- schedules --------------------------------------------------------------------------------------------------------

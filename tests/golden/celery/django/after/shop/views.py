@@ -15,16 +15,11 @@ def signup(request):
 def report(request):
     options = {"queue": "reports"}
     tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
-    # TODO taskq: build_report.apply_async(...) contains a comment, which would be lost
-    build_report.apply_async(
-        args=["yearly"],
-        kwargs={"year": 2033},
-        eta=tomorrow,
-        queue="reports",  # they take long
-    )
+    # they take long
+    build_report.using(run_after=tomorrow, queue="reports").delay("yearly", year=2033)
     build_report.using(run_after=tomorrow, expires=3600).delay("yearly", year=2033)
     # TODO taskq: apply_async: the arguments use * or **, or there are too many
-    build_report.apply_async(["yearly"], **options)
+    tasks.odd.apply_async([3], **options)
     tasks.special.apply_async(countdown=5)
     tasks.build_report.s(**request.GET.dict()).on_success(tasks.tidy.s()).delay()
     return JsonResponse({"length": tasks.fetch.delay("a").result(timeout=10)})

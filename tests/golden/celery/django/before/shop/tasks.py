@@ -67,15 +67,20 @@ def careful():
         pass
 
 
+@shared_task
+def odd(address):
+    return address
+
+
 def deliver(to, subject):
     if not to:
         raise smtplib.SMTPException("nobody")
 
 
 def later(address):
-    tidy = partial(fetch.apply_async, countdown=5)
-    tidy.apply_async(args=[address])
-    return chain(special.s(), add_up.s())
+    soon = partial(odd.apply_async, countdown=5)
+    soon.apply_async(args=[address])
+    return chain(special.s(), careful.s())
 
 
 def total(addresses):

@@ -22,7 +22,7 @@ def report(request):
         queue="reports",  # they take long
     )
     build_report.apply_async(args=["yearly"], kwargs={"year": 2033}, eta=tomorrow, expires=3600)
-    build_report.apply_async(["yearly"], **options)
+    tasks.odd.apply_async([3], **options)
     tasks.special.apply_async(countdown=5)
     tasks.build_report.apply_async(kwargs=request.GET.dict(), link=tasks.tidy.s())
     return JsonResponse({"length": tasks.fetch.apply_async(args=["a"]).get(timeout=10)})
