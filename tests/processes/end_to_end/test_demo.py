@@ -64,13 +64,16 @@ def trees(output: str) -> dict[str, list[tuple[int, str, str]]]:
     return found
 
 
-def one_task(request: str, service: str, queue: str, *own: str) -> list[tuple[int, str, str]]:
-    """Return the expected spans of a request that enqueued one task."""
+def one_task(
+    request: str, service: str, queue: str, *own: str, in_transaction: bool = False
+) -> list[tuple[int, str, str]]:
+    """Return the expected spans of a request that enqueued one task. A task of a transaction is sent at its commit."""
     return [
         (0, request, service),
-        (1, f"send {queue}", service),
+        (1, f"{'create' if in_transaction else 'send'} {queue}", service),
         (2, f"process {queue}", "studio-worker"),
         *((3, name, "studio-worker") for name in own),
+        *([(1, f"send {queue}", service)] if in_transaction else []),
     ]
 
 
@@ -86,8 +89,10 @@ def test_the_demo_shows_one_trace_for_every_request(tmp_path: Path) -> None:
     batch = shown.pop("POST /photos/process/ on the Django site")
     publish = shown.pop("POST /photos/2/publish on the FastAPI app")
     assert shown == {
-        "POST /signup/ on the Django site": one_task("POST signup/", site, "critical", "smtp.send"),
-        "POST /photos/ on the Django site": one_task("POST photos/", site, "default", *resize) * 2,
+        "POST /signup/ on the Django site": one_task(
+            "POST signup/", site, "critical", "smtp.send", in_transaction=True
+        ),
+        "POST /photos/ on the Django site": one_task("POST photos/", site, "default", *resize, in_transaction=True) * 2,
         "POST /reports/ on the Django site": one_task("POST reports/", site, "default", "report.query"),
         "POST /signup on the FastAPI app": one_task("POST /signup", api, "critical", "smtp.send"),
         "POST /photos/2/resize on the FastAPI app": one_task("POST /photos/{photo_id}/resize", api, "default", *resize),

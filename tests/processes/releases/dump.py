@@ -101,7 +101,7 @@ def _message(data: bytes) -> str:
 def masked(text: str) -> str:
     """Return a text in which ids and times, which differ between two runs, are masked."""
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<id>", text)
-    text = re.sub(r"\b[0-9a-f]{20,}\b", "<hex>", text)
+    text = re.sub(r"\b[0-9a-f]{16,}\b", "<hex>", text)
     text = re.sub(r"\d{4}-\d\d-\d\d", "<day>", text)
     return re.sub(r"(?<!\d)\d{6,}(\.\d+)?", "<n>", text)
 
