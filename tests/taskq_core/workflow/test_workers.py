@@ -711,18 +711,18 @@ async def test_a_result_of_an_unknown_step_is_reported_as_damage(
         await handle.aresult(timeout=0)
 
 
-async def test_concurrency_limits_apply_to_members_of_groups(app: TaskQ, start: Runner) -> None:
+async def test_concurrency_limits_apply_to_members_of_groups(app: TaskQ, start: Runner, clock: Clock) -> None:
     """Members of two groups share the limit of their task."""
-    running = [0]
-    most = [0]
+    running, most = 0, 0
+    gate = asyncio.Event()
 
     @app.task(concurrency=2)
     async def limited(a: int) -> int:
-        running[0] += 1
-        most[0] = max(most[0], running[0])
-        for _ in range(20):
-            await asyncio.sleep(0)
-        running[0] -= 1
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await gate.wait()
+        running -= 1
         return a
 
     @app.task
@@ -734,10 +734,13 @@ async def test_concurrency_limits_apply_to_members_of_groups(app: TaskQ, start: 
         await (first.s() | group([limited.si(each) for each in range(10)])).adelay(),
         await group(limited.si(each) for each in range(10)).adelay(),
     ]
+    await until(lambda: running == 2)
+    await clock.settle()
+    gate.set()
 
     for handle in handles:
         assert await handle.aresult(timeout=60) == list(range(10))
-    assert most[0] == 2
+    assert most == 2
 
 
 def test_the_end_of_a_step_counts_once_if_it_is_delivered_twice(
