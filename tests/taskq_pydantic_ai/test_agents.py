@@ -42,18 +42,26 @@ Turn = list[str] | dict[str, dict[str, Any]]
 
 
 class Script:
-    """A model with scripted answers. It answers a history of n responses with turn n, and records n in `asked`."""
+    """A model with scripted answers. It answers a history of n responses with turn n, and records n in `asked`.
+
+    The last turn waits for `hold`. If its request is cancelled meanwhile, `is_cancelled` becomes true.
+    """
 
     def __init__(self, *turns: Turn) -> None:
         self.turns = turns
         self.asked: list[int] = []
         self.hold: asyncio.Event | None = None
+        self.is_cancelled = False
 
     async def __call__(self, messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str | DeltaToolCalls]:
         turn = sum(each.kind == "response" for each in messages)
         self.asked.append(turn)
         if self.hold is not None and turn == len(self.turns) - 1:
-            await self.hold.wait()
+            try:
+                await self.hold.wait()
+            except asyncio.CancelledError:
+                self.is_cancelled = True
+                raise
         found = self.turns[turn]
         if isinstance(found, list):
             for each in found:
@@ -159,13 +167,14 @@ async def test_cancelling_the_task_cancels_the_request_to_the_model(app: TaskQ, 
     async def answer(context: TaskContext) -> None:
         await run_agent(context, Agent(script.model), "Hello")
 
-    worker = await start()
+    await start()
     handle = await answer.adelay()
     await until(lambda: script.asked)
     await handle.acancel()
-    await until(lambda: handle.refresh().state is TaskState.ARCHIVED)
 
-    assert (worker.running_count, script.asked) == (0, [0])
+    with pytest.raises(TaskFailedError, match="context canceled"):
+        await handle.aresult(timeout=30)
+    assert (script.asked, script.is_cancelled) == ([0], True)
 
 
 async def test_a_usage_limit_counts_all_runs_of_the_task(app: TaskQ, start: Runner) -> None:
