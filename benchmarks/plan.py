@@ -61,6 +61,13 @@ def plan(tasks: int, *, large: bool = False) -> list[Measure]:
         for kind in ("coroutine", "plain"):
             arguments = {"kind": kind, "concurrency": concurrency, "count": tasks}
             rows.append(Measure(f"drain: {kind}, concurrency {concurrency}", "drain", arguments, rate, raw))
+    for concurrency in (10, 50):
+        arguments = {"kind": "coroutine", "concurrency": concurrency, "count": tasks, "is_logged": True}
+        title, unlogged = (
+            f"drain: coroutine, concurrency {concurrency}, default settings",
+            f"drain: coroutine, concurrency {concurrency}",
+        )
+        rows.append(Measure(title, "drain", arguments, rate, unlogged))
     raw = "raw: dequeue and settle, 50 at a time"
     kinds = (("spans", "a span a task"), ("metrics", "a span and metrics a task"), ("unsampled", "metrics, unsampled"))
     for telemetry, words in kinds:

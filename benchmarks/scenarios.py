@@ -8,16 +8,20 @@ import asyncio
 import gc
 import importlib
 import json
+import logging
 import os
 import resource
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
 from taskq_core import Signature, TaskQ
+from taskq_core.cli.running import set_up_log
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
 Figures = dict[str, float]
@@ -116,7 +120,14 @@ class _Started(WorkerListener):
 
 
 def drain(
-    url: str, *, kind: str, concurrency: int, count: int, telemetry: str = "none", by_hand: bool = False
+    url: str,
+    *,
+    kind: str,
+    concurrency: int,
+    count: int,
+    telemetry: str = "none",
+    by_hand: bool = False,
+    is_logged: bool = False,
 ) -> Figures:
     """Measure how fast a worker in one process drains a queue of tasks that do nothing.
 
@@ -128,6 +139,7 @@ def drain(
         telemetry: The telemetry to set up; see `_configure`.
         by_hand: True to measure the cost of OpenTelemetry itself inside a worker: the tasks create the same spans and
             records as taskq would, and taskq creates none. The messages contain no trace.
+        is_logged: True to log as `taskq worker` does by default: a line per run, here into a pipe that `cat` empties.
     """
     taskq = app(url)
     if by_hand:
@@ -137,10 +149,12 @@ def drain(
         _configure(telemetry)
     taskq.client.enqueue_many(calls(taskq, f"bench:{kind}", count))
     _flush_spans()
+    log = _log_to_pipe() if is_logged else nullcontext()
     listener = _Started()
     worker = Worker(taskq, WorkerConfig(concurrency=concurrency, burst=True), listener=listener)
     before = resource.getrusage(resource.RUSAGE_SELF)
-    status = worker.run()
+    with log:
+        status = worker.run()
     seconds = time.perf_counter() - listener.at
     after = resource.getrusage(resource.RUSAGE_SELF)
     left = taskq.runtime.runner.run(_count(taskq))
@@ -148,6 +162,20 @@ def drain(
         raise SystemExit(f"the worker processed {left.processed} of {count} tasks")
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"tasks_per_s": count / seconds, "worker_cpu_us": cpu_s / count * 1e6}
+
+
+@contextmanager
+def _log_to_pipe() -> Iterator[None]:
+    """Set up the log of `taskq worker`. Standard error is a pipe to `cat` meanwhile."""
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as cat:
+        assert cat.stdin is not None
+        before = os.dup(2)
+        os.dup2(cat.stdin.fileno(), 2)
+        cat.stdin.close()
+        set_up_log(1)
+        yield
+        logging.shutdown()
+        os.dup2(before, 2)
 
 
 def _instrument_by_hand(taskq: TaskQ, telemetry: str) -> None:

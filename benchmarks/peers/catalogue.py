@@ -13,7 +13,7 @@ _CELERY_QUIET = f"{_CELERY} --without-gossip --without-mingle --without-heartbea
 _PREFETCH = {"prefetch": 64}
 _TASKIQ = "-m taskiq worker {adapter}:broker --workers {processes} --max-async-tasks {concurrency} --log-level ERROR"
 _TASKIQ_50 = _TASKIQ.replace("{processes}", "1").replace("{concurrency}", "50")
-_TASKQ = "-m taskq_core worker {adapter}:app --concurrency {concurrency} --verbosity 0"
+_TASKQ = "-m taskq_core worker {adapter}:app --concurrency {concurrency}"
 
 PEERS: Sequence[Peer] = (
     Peer(
