@@ -354,8 +354,6 @@ def start_workflow_as_admin(server: RedisServer) -> str:
 
 BY_A_WORKER = {
     "getex",
-    "hexists",
-    "hlen",
     "ltrim",
     "zmscore",
     "blmove",

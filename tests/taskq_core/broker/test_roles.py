@@ -1,6 +1,7 @@
 """Test that each role has exactly the commands that its requests and scripts use."""
 
 import re
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -28,6 +29,9 @@ OPERATOR_MODULES = [
 ]
 """Modules of tools that read data and act on tasks."""
 
+READING = ("count_", "estimate_", "list_", "read_", "scan_")
+"""First parts of the names of scripts that read data."""
+
 FUNCTION = re.compile(r"^( *)(?:local )?function ([\w.]+)\([^\n]*\n(.*?)^\1end$", re.MULTILINE | re.DOTALL)
 
 
@@ -43,7 +47,9 @@ def commands(role: str) -> set[str]:
     return {rule[1:].partition("|")[0].upper() for rule in found} - ANY
 
 
-def in_scripts(texts: list[str]) -> set[str]:
+def in_scripts(names: Iterable[str]) -> set[str]:
+    """Return the commands that these scripts call."""
+    texts = [reachable_code(load(name).text) for name in names]
     return {command for text in texts for command in re.findall(r"(?:\bp?call|own|check)\(\s*'([A-Z]+)'", text)}
 
 
@@ -85,7 +91,7 @@ def reachable_code(text: str) -> str:
 
 class TestRoles:
     def test_a_worker_may_send_exactly_the_commands_that_taskq_uses(self) -> None:
-        scripts = in_scripts([reachable_code(script.text) for script in all_scripts() if script.name != "try_commands"])
+        scripts = in_scripts(script.name for script in all_scripts() if script.name != "try_commands")
         sent: set[str] = set()
         for file in (files("taskq_core.broker") / "operations").iterdir():
             if file.name.endswith(".py"):
@@ -99,7 +105,7 @@ class TestRoles:
     def test_a_producer_needs_fewer_commands_than_a_worker(self) -> None:
         sent = {"EVALSHA", "EVAL", "SADD", "PUBLISH", "SUBSCRIBE"}
 
-        needed = in_scripts([reachable_code(load(name).text) for name in PRODUCER_SCRIPTS]) | sent
+        needed = in_scripts(PRODUCER_SCRIPTS) | sent
         allowed = commands("producer")
         assert sorted(needed - allowed) == []
         assert sorted(allowed - needed) == []
@@ -109,17 +115,43 @@ class TestRoles:
         scripts, sent = used_by(OPERATOR_MODULES)
 
         # an operator may do all that a producer may, and only producers read streams
-        needed = (
-            in_scripts([reachable_code(load(name).text) for name in (*scripts, "read_stream")]) | sent | {"SUBSCRIBE"}
-        ) - ANY
+        needed = (in_scripts({*scripts, "read_stream"}) | sent | {"SUBSCRIBE"}) - ANY
         allowed = commands("operator")
         assert sorted(needed - allowed) == []
         assert sorted(allowed - needed) == []
         assert allowed < commands("worker")
         assert commands("producer") <= allowed
 
+    def test_a_viewer_may_send_all_commands_of_scripts_that_read(self) -> None:
+        """tests/topologies/test_roles.py records what the tools of a viewer send, and also finds unneeded commands."""
+        scripts, _ = used_by(OPERATOR_MODULES)
+        reading = {name for name in (*scripts, "read_stream") if name.startswith(READING)}
+
+        needed = in_scripts(reading) - ANY - {"HSET"}  # `read_task` works without it; see also `generation_of`
+        assert sorted(needed - commands("viewer")) == []
+        assert commands("viewer") < commands("operator")
+
+    def test_a_scheduler_needs_fewer_commands_than_a_worker(self) -> None:
+        scripts, sent = used_by([file for file in (CORE / "scheduler").iterdir() if file.name.endswith(".py")])
+
+        needed = (in_scripts(scripts) | sent) - ANY
+        allowed = commands("scheduler")
+        assert sorted(needed - allowed) == []
+        assert sorted(allowed - needed) == []
+        assert allowed < commands("worker")
+
+    def test_an_exporter_needs_fewer_commands_than_a_viewer(self) -> None:
+        needed = in_scripts(["count_tasks", "estimate_memory", "list_alive"])
+        needed |= {"EVAL", "EVALSHA", "HGETALL", "MGET", "SMEMBERS"}
+        needed |= {"LRANGE"}  # a script chooses this command at run time
+
+        allowed = commands("exporter")
+        assert sorted(needed - allowed) == []
+        assert sorted(allowed - needed) == []
+        assert allowed < commands("viewer")
+
     def test_a_worker_checks_all_commands_of_scripts_at_its_start(self) -> None:
-        used = in_scripts([reachable_code(script.text) for script in all_scripts() if script.name != "try_commands"])
+        used = in_scripts(script.name for script in all_scripts() if script.name != "try_commands")
 
         probes = load("try_commands").text.partition("probes = {")[2].partition("}")[0]
         probed = set(re.findall(r"'([A-Z]+)[ ']", probes))
