@@ -49,7 +49,7 @@ DATA = {
     "task": "receipt smtplib smtprecipientsrefused",
     "tasks": "reserve",
     "task-edit": "receipt",
-    "task-signal": "approved review true",
+    "task-signal": "approved receipt review true",
     "workflow": STEPS,
     "workflow-cancel": "order",
     "workflow-retry": "order",
