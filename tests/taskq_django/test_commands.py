@@ -122,13 +122,16 @@ def test_the_log_lines_begin_with_the_time_unless_the_project_configures_logging
 
 
 def test_a_line_that_another_handler_has_written_is_not_repeated(
-    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    redis: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """With DEBUG, Django's own handler writes the lines of `django.tasks` to the terminal."""
     django = logging.getLogger("django")
     console = logging.StreamHandler()
 
-    with monkeypatch.context() as patch:
+    with caplog.at_level("WARNING"), monkeypatch.context() as patch:  # restores the log level that `set_up_log` sets
         patch.setattr(logging.getLogger(), "handlers", [])
         patch.setattr(django, "handlers", [console])
         set_up_log(1)

@@ -166,7 +166,8 @@ async def test_a_schedule_is_run_now(taskq: TaskQ, past: Past, caplog: pytest.Lo
     (task,) = Inspector(taskq).tasks("low", TaskState.PENDING).tasks
     assert message_of(page) == f"Task {task.id} was enqueued to “low”."
     assert (task.name, task.payload, task.max_retry) == ("report:build", b'{"day":1}', 3)  # type: ignore[union-attr]  # readable
-    logged = caplog.records[-1].getMessage() + str(caplog.records[-1].__dict__)
+    (audited,) = [each for each in caplog.records if each.name == "taskq.audit"]
+    logged = audited.getMessage() + str(audited.__dict__)
     assert "nightly" in logged
     assert task.id in logged
     assert "olga" in logged
