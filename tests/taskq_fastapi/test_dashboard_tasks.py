@@ -132,11 +132,11 @@ async def state_of(taskq: TaskQ, task_id: str, queue: str = "default") -> str:
 @rows(
     ("state", "columns", "expected"),
     [
-        ("pending", ["Payload", "Pending since", "Retried"], '{"number": 1} 0 s ago'),
+        ("pending", ["Payload", "Pending since", "Retried"], r'\{"number": 1\} \d+ s ago'),
         ("scheduled", ["Payload", "Starts", "Retried"], "in 1 h"),
         ("retry", ["Payload", "Next attempt", "Last error", "Retried"], "ValueError: broken for now"),
         ("archived", ["Payload", "Archived", "Failed", "Last error", "Retried"], "ValueError: broken 0 of 0"),
-        ("completed", ["Payload", "Completed", "Result", "Deleted"], '{"answer": "w"}'),
+        ("completed", ["Payload", "Completed", "Result", "Deleted"], r'\{"answer": "w"\}'),
     ],
 )
 async def test_tasks_of_a_state_are_listed_with_their_columns(
@@ -148,7 +148,7 @@ async def test_tasks_of_a_state_are_listed_with_their_columns(
     assert page.status_code == 200
     assert heads_of(page)[:-1] == ["Id", "Type", *columns]
     assert ids_of(page) == [state]
-    assert expected in rows_of(page)[0]
+    assert re.search(expected, rows_of(page)[0])
 
 
 async def test_a_group_is_chosen_before_its_tasks_are_listed(taskq: TaskQ) -> None:
