@@ -24,8 +24,8 @@ from redis import Redis
 
 from benchmarks.asynq import PREFIX, GoProducer
 from taskq_core import TaskQ
+from taskq_core.client.preparer import new_task_id
 from taskq_core.wire import MessageTemplate
-from taskq_core.wire.ids import new_task_id
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
 Figures = dict[str, float]

@@ -12,6 +12,7 @@ import uvloop
 
 from benchmarks.raw import QUEUE, batches
 from benchmarks.scenarios import app, calls
+from taskq_core.broker.exchange import words_of
 from taskq_core.broker.operations import new_tasks
 from taskq_core.broker.operations.new_tasks import ReceiptSlot
 
@@ -23,7 +24,7 @@ SLICES = 10
 def _bare_calls(count: int) -> list[tuple[Any, ...]]:
     """Return the EVALSHA arguments of `count` enqueues, each with a unique id and message."""
     lane = ReceiptSlot("bare")
-    return [new_tasks.enqueue(QUEUE, tasks, lane).command()[1:] for tasks in batches(count, 1)]
+    return [words_of(new_tasks.enqueue(QUEUE, tasks, lane))[1:] for tasks in batches(count, 1)]
 
 
 def beside_bare(url: str, *, count: int) -> Figures:

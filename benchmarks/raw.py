@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 
 import hiredis
 
+from taskq_core.broker.exchange import pack, words_of
 from taskq_core.broker.operations import new_tasks, runs
 from taskq_core.broker.operations import operation as operation_ops
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
-from taskq_core.broker.sockets import pack
+from taskq_core.client.preparer import new_task_id
 from taskq_core.wire import Keys, MessageTemplate, encode_headers
-from taskq_core.wire.ids import new_task_id
 
 QUEUE = Keys().queue("default")
 
@@ -35,7 +35,7 @@ class Pipe:
 
     def send(self, operation: operation_ops.Operation[Any]) -> None:
         """Write a command."""
-        self._socket.sendall(pack(operation.command()))
+        self._socket.sendall(pack(words_of(operation)))
 
     def load(self, operation: operation_ops.Operation[Any]) -> None:
         """Load a script into Redis."""

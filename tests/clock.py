@@ -13,12 +13,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
 import redis
+from msgspec.structs import replace
 
+from taskq_core.broker import exchange
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.diagnosis import read_time
@@ -191,15 +192,14 @@ class Clock:
                 patch.setattr(module, "time_ms", self._time_ms)
             if getattr(module, "read_time", None) is read_time:
                 patch.setattr(module, "read_time", self._read_time)
-        patch.setattr(Operation, "command", self._at_this_time(Operation.command))
-        patch.setattr(Operation, "command_with_text", self._at_this_time(Operation.command_with_text))
+        patch.setattr(exchange, "words_of", self._at_this_time(exchange.words_of))
         patch.setattr(Pipeline, "exchange", self._counted(Pipeline.exchange))
         patch.setattr(AsyncRunner, "_attempt", self._counted(AsyncRunner._attempt))
         patch.setattr(SyncRunner, "_attempt", self._counted_call(SyncRunner._attempt))
 
     def _at_this_time(self, write: Callable[..., Any]) -> Callable[..., Any]:
-        def written(*args: Any) -> tuple[Any, ...]:
-            return tuple([str(self.time_ns()) if type(word) is _Now else word for word in write(*args)])
+        def written(*args: Any, **options: Any) -> tuple[Any, ...]:
+            return tuple([str(self.time_ns()) if type(word) is _Now else word for word in write(*args, **options)])
 
         return written
 

@@ -279,6 +279,7 @@ class Endpoint:
         slots: The node of each slot of a cluster; unused without a cluster.
         is_memory: True for a fake server in the memory of this process.
         clock_offset_s: Unix time of the server minus monotonic time of this process, None while it is unknown.
+        follower: Follows the primary in a thread, None without Sentinels. Tell it before each use of a connection.
         takeovers: Number of failovers that `follow_primary` has detected. A connection that was opened before the last
             failover leads to the old primary.
         count_steps: Called when a request has stored steps of workflows, with queue, name of the task and their number.
@@ -296,7 +297,7 @@ class Endpoint:
         self.takeovers = 0
         self._primary: Server | None = None
         self._asked_at = -math.inf  # monotonic time at which the Sentinels were last asked which server is the primary
-        self._follower: Follower | None = None
+        self.follower: Follower | None = None
         self.clock_offset_s: float | None = None
         self.count_steps: Callable[[str, str, int], None] = lambda *_: None
         self.slots = SlotMap(())
@@ -305,7 +306,7 @@ class Endpoint:
             source = parse_url(source)
         if isinstance(source, Address):
             self._address = source
-            self._follower = Follower(self) if self.has_sentinels else None
+            self.follower = Follower(self) if self.has_sentinels else None
             self.address = str(source)
             self.is_cluster = source.kind == "cluster"
             self.slots = SlotMap(source.hosts)
@@ -441,14 +442,6 @@ class Endpoint:
     def _go_to(self, place: dict[str, Any], primary: Server) -> None:
         place["host"], place["port"] = primary
         self._primary = self._primary or primary
-
-    def keep_following(self) -> None:
-        """Follow the primary in a thread while this method is called, see `taskq_core.broker.follower`.
-
-        Called before each use of a connection. Does nothing without Sentinels.
-        """
-        if self._follower is not None:
-            self._follower.keep()
 
     async def follow_primary(self) -> None:
         """Ask the Sentinels whether another server has become the primary. If it has, increase `takeovers`.

@@ -1,4 +1,4 @@
-"""Logic that both runners share: deadlines, loading of missing scripts, confirmations and retries. Without I/O.
+"""Logic that both runners share: commands, deadlines, missing scripts, confirmations and retries. Without I/O.
 
 `exchange` is a generator that yields a `Write`, receives one reply per command, and returns one answer per operation.
 `run_plan` and `arun_plan` execute it. If a write fails, its `yield` raises a `BrokerError`. After a failure, `Attempts`
@@ -8,8 +8,10 @@ decides whether and when the operation is sent again.
 import random
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import hiredis
+from msgspec import Struct
 
 from taskq_core.broker.cluster import ASKING, absent_key
 from taskq_core.broker.connection import Endpoint
@@ -32,8 +34,7 @@ from taskq_core.errors import BrokerError, BrokerReplicationError, BrokerUnavail
 Command = tuple[Argument, ...]
 
 
-@dataclass(slots=True)
-class Write:
+class Write(Struct):
     """Commands to send in one write.
 
     Attributes:
@@ -83,7 +84,7 @@ def exchange(
             block_s = operation.block_s
         if is_asking:
             commands.append(ASKING)
-        commands.append(operation.command(*absent_key(operation)) if endpoint.is_node else operation.command())
+        commands.append(words_of(operation, *absent_key(operation)) if endpoint.is_node else words_of(operation))
     replies = yield Write(commands, block_s, spin_s)
     if is_asking:
         replies = replies[1::2]
@@ -108,6 +109,28 @@ def _count_steps(endpoint: Endpoint, reply: list[Any]) -> Any:
     for name, count in zip(counts[::2], counts[1::2], strict=True):
         endpoint.count_steps(replies.shown(queue), replies.shown(name), int(count))
     return own
+
+
+def pack(command: Sequence[Argument]) -> bytes:
+    """Return the bytes of a command in Redis's protocol. Ids from Redis may contain bytes that are not valid UTF-8."""
+    words: Any = tuple(command)  # `Any`, because hiredis accepts any tuple, but its type hints do not
+    try:
+        packed: bytes = hiredis.pack_command(words)
+    except UnicodeEncodeError:
+        words = [word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word for word in command[1:]]
+        packed = hiredis.pack_command((command[0], *words))
+    return packed
+
+
+def words_of(operation: Operation[Any], *more_keys: str, with_text: bool = False) -> Command:
+    """Return the command of an operation. A script also declares `more_keys`.
+
+    With `with_text`, the command contains the script itself, for a server that does not have the script yet.
+    """
+    if operation.script is None:
+        return tuple(operation.args)
+    name, script = ("EVAL", operation.script.text) if with_text else ("EVALSHA", operation.script.sha)
+    return (name, script, len(operation.keys) + len(more_keys), *operation.keys, *more_keys, *operation.args)
 
 
 def _set_deadline(endpoint: Endpoint, operation: Operation[Any]) -> Generator[Write, list[Any], None]:
@@ -147,7 +170,7 @@ def _send_again(
             yield from _set_deadline(endpoint, operation)
         elif not is_missing_script(refused):
             raise translate(refused, endpoint.address) from refused
-        with_text = operation.command_with_text(*(absent_key(operation) if endpoint.is_node else ()))
+        with_text = words_of(operation, *(absent_key(operation) if endpoint.is_node else ()), with_text=True)
         reply = (yield Write([ASKING, with_text] if is_asking else [with_text], block_s))[-1]
         if not isinstance(reply, Exception):
             return reply

@@ -12,11 +12,10 @@ from redis.exceptions import ResponseError
 
 from taskq_core.broker.cluster import NodeRequest, Server, cluster_exchange
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
-from taskq_core.broker.exchange import CLOSING, Write, exchange
+from taskq_core.broker.exchange import CLOSING, Write, exchange, pack
 from taskq_core.broker.failures import CLIENT_ERRORS, translate, translate_connecting
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import arun_plan
-from taskq_core.broker.sockets import pack
 from taskq_core.broker.stream import ReplyStream
 from taskq_core.errors import BrokerError
 from taskq_core.service.user_code import cancellations
@@ -68,6 +67,7 @@ class Pipeline:
         self._connection: Any = None
         self._stream: ReplyStream | None = None
         self._takeovers = 0
+        self._until = 0.0  # deadline of the current exchange, by the event loop's clock
 
     @property
     def is_connected(self) -> bool:
@@ -101,17 +101,13 @@ class Pipeline:
         Raises:
             BrokerUnavailableError: The connection failed or timed out. Any of the operations may have been carried out.
         """
-        clock = asyncio.get_running_loop().time
         timeout_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
-        until = clock() + timeout_s  # connecting and the round trip share one timeout
+        # Connecting and the round trip share one timeout.
+        self._until = asyncio.get_running_loop().time() + timeout_s
         await self._connect_if_needed(timeout_s)
-
-        async def send(write: Write) -> list[Any]:
-            return await self._send(write, until - clock() + write.block_s)
-
-        plan = exchange(self._endpoint, operations, lambda: until - clock(), is_asking=is_asking, spin_s=spin_s)
+        plan = exchange(self._endpoint, operations, self._left_s, is_asking=is_asking, spin_s=spin_s)
         try:
-            answers = await arun_plan(plan, send)
+            answers = await arun_plan(plan, self._send)
         except BrokerError:
             await self.close()
             raise
@@ -126,8 +122,13 @@ class Pipeline:
             raise answer
         return answer  # type: ignore[no-any-return]  # exchange() answers operations of several types
 
-    async def _send(self, write: Write, timeout_s: float) -> list[Any]:
+    def _left_s(self) -> float:
+        """Return the seconds until the deadline of the current exchange."""
+        return self._until - asyncio.get_running_loop().time()
+
+    async def _send(self, write: Write) -> list[Any]:
         """Send commands and return their replies. A failure or a cancellation closes the connection."""
+        timeout_s = self._left_s() + write.block_s
         try:
             if self._stream is not None:
                 packed = b"".join([pack(command) for command in write.commands])
@@ -153,7 +154,8 @@ class Pipeline:
             return error
 
     async def _connect_if_needed(self, timeout_s: float) -> None:
-        self._endpoint.keep_following()
+        if self._endpoint.follower is not None:
+            self._endpoint.follower.keep()
         if self.is_connected:
             return
         await self.close()

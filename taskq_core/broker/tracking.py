@@ -12,9 +12,9 @@ its owner has to poll.
 from typing import Any
 
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, Endpoint
+from taskq_core.broker.exchange import pack
 from taskq_core.broker.failures import CLIENT_ERRORS, translate_connecting
 from taskq_core.broker.pipelines import Pipeline
-from taskq_core.broker.sockets import pack
 from taskq_core.broker.stream import Changed, ReplyStream
 
 _TRIES_MOST = 2

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from taskq_core.broker.operations.new_tasks import Codes, NewTask
@@ -96,11 +96,11 @@ class AsyncClient:
             except BaseException as interruption:
                 prepared.span.end(interruption)
                 raise
-        if self._observer.wants_enqueued():
+        if self._observer is not None and self._observer.wants_enqueued():
             await self._observer.anotify_enqueued((prepared.handle,))
 
-    async def _store(self, queue: QueueKeys, tasks: Sequence[NewTask]) -> Codes:
-        return await self._run(self._sender.store(queue, tasks, self._sender.timeout_s))
+    def _store(self, queue: QueueKeys, tasks: Sequence[NewTask]) -> Coroutine[Any, Any, Codes]:
+        return arun_plan(self._sender.store(queue, tasks, self._sender.timeout_s), self._answer)
 
     async def enqueue_many(self, calls: Calls) -> BulkResult:
         """Enqueue any number of calls in batches. Also accepts asynchronous iterables. See `Client.enqueue_many`.
@@ -145,7 +145,7 @@ class AsyncClient:
             result.note_progress(error)
             raise
         finally:
-            if self._observer.wants_enqueued():
+            if self._observer is not None and self._observer.wants_enqueued():
                 await self._observer.anotify_enqueued(result[:])
 
     async def _batches(self, calls: Calls, *, is_deferred: bool = False) -> AsyncIterator[Batch]:
@@ -164,7 +164,7 @@ class AsyncClient:
 
     def _start(self, plan: SendPlan[None]) -> "asyncio.Task[None]":
         """Execute a request plan in a separate asyncio task, which continues if the caller is cancelled."""
-        sending = asyncio.get_running_loop().create_task(self._run(plan))
+        sending = asyncio.get_running_loop().create_task(arun_plan(plan, self._answer))
         self._sending.add(sending)
         sending.add_done_callback(self._forget_sending)
         return sending
@@ -174,9 +174,6 @@ class AsyncClient:
         if not sending.cancelled():
             # Read the error, because asyncio would log it if the caller was cancelled and does not wait for the send.
             sending.exception()
-
-    async def _run(self, plan: SendPlan[T]) -> T:
-        return await arun_plan(plan, self._answer)
 
     async def _answer(self, request: tuple[Operation[Any] | None, float]) -> Any:
         operation, until = request
@@ -189,11 +186,11 @@ class AsyncClient:
 
     async def run(self, operation: Operation[T]) -> T:
         """Send one operation and return its response. See `Client.run`."""
-        return await self._run(self._sender.run(operation))
+        return await arun_plan(self._sender.run(operation), self._answer)
 
     async def register(self, queue: QueueKeys) -> None:
         """Add a queue to the set of known queues, unless this client has done so recently."""
-        await self._run(self._sender.register(queue))
+        await arun_plan(self._sender.register(queue), self._answer)
 
     def follow(self, queue: str, task_id: str) -> TaskFollower:
         """Return an object for `async with`. It reads one task repeatedly, and waits for changes of the task.

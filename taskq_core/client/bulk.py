@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 
 from taskq_core.broker.operations.new_tasks import HELD, Codes, NewTask, StoreCode
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX
-from taskq_core.client.preparer import PAYLOAD_WARNS, Preparer, check_size, limit_of, not_a_call, refusal
+from taskq_core.client.preparer import PAYLOAD_WARNS, Preparer, check_size, limit_of, new_task_id, not_a_call, refusal
 from taskq_core.errors import BrokerError, BulkEnqueueError, EnqueueError
 from taskq_core.handles.handle import TaskHandle
 from taskq_core.tasks.base import BaseTask
@@ -19,7 +19,6 @@ from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.plan import Plan
 from taskq_core.telemetry import BatchSpan, type_name
 from taskq_core.wire import QueueKeys
-from taskq_core.wire.ids import new_task_id
 
 T = TypeVar("T")
 
@@ -77,7 +76,9 @@ class Batch:
             part = full if code == StoreCode.FULL else others
             part.sources.append(source)
             part.tasks.append(task)
-        return full, others, Codes(answer.replace(StoreCode.FULL, ""), answer.holders)
+        codes = Codes(answer.replace(StoreCode.FULL, ""))
+        codes.holders = answer.holders
+        return full, others, codes
 
 
 class BatchFiller:

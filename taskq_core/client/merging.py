@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from taskq_core.broker.operations.new_tasks import Codes, NewTask
@@ -16,6 +16,8 @@ WORTH_A_CALL = 25
 """Minimum number of tasks in a request, if several requests are sent for the tasks of one loop cycle."""
 MOST_CALLS = 4
 """Maximum number of requests for the tasks of one loop cycle in one queue."""
+_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+"""Options of an asyncio task that sends its request before its constructor returns."""
 _Waiting = list[tuple[Prepared[Any], "asyncio.Future[None]"]]
 
 
@@ -27,12 +29,6 @@ def batch_size(count: int) -> int:
     """
     calls = max(1, min(MOST_CALLS, count // WORTH_A_CALL))
     return min(BATCH_MAX, -(-count // calls))
-
-
-def _begin(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-    """Start a coroutine in an asyncio task. From Python 3.12 on, it sends its request before this function returns."""
-    options: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
-    return asyncio.Task(work, loop=asyncio.get_running_loop(), **options)
 
 
 class Merger:
@@ -84,7 +80,7 @@ class Merger:
                 self._start(batch)
 
     def _start(self, batch: _Waiting) -> None:
-        task = _begin(self._send(batch))
+        task = asyncio.Task(self._send(batch), loop=asyncio.get_running_loop(), **_EAGER)
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 

@@ -5,10 +5,13 @@ the id, and adds the trace to the headers. It also converts responses of Redis t
 """
 
 import hashlib
+import os
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
 
 from taskq_core.broker.operations.new_tasks import HELD, Codes, NewTask, StoreCode
 from taskq_core.errors import (
@@ -28,14 +31,13 @@ from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.limits import HEADER, Limits
 from taskq_core.tasks.middleware import MiddlewareStack
-from taskq_core.tasks.observer import Observer
 from taskq_core.tasks.plan import Plan
 from taskq_core.tasks.registry import Registry
 from taskq_core.telemetry import ClientMetrics, ProducerSpan, Tracing, fit, type_name
 from taskq_core.telemetry.propagation import USER_HEADERS_LIMIT, headers_size
 from taskq_core.warnings import PayloadSizeWarning, warn_caller
 from taskq_core.wire import ENQUEUED, QueueKeys, encode_headers
-from taskq_core.wire.ids import new_task_id, new_token
+from taskq_core.wire.tokens import new_token
 from taskq_core.wire.uniqueness import digest as digest_of
 
 R = TypeVar("R")
@@ -46,10 +48,11 @@ PAYLOAD_MAX = 16 << 20
 """Maximum payload size in bytes: 16 MiB."""
 REGISTER_EVERY_S = 10.0
 """Seconds after which a client registers a queue again, because another process may have removed it."""
+_IDS_AT_ONCE = 256
+_ready_ids: deque[str] = deque()
 
 
-@dataclass(slots=True, eq=False)
-class Prepared(Generic[R]):
+class Prepared(Struct, Generic[R], eq=False):
     """A task that is ready to be sent, with its handle and its span."""
 
     queue: QueueKeys
@@ -130,7 +133,7 @@ class Preparer:
 
     Attributes:
         middleware: Middleware of the application. Clients call it before the preparer, because it may be a coroutine.
-        observer: Receives notifications of tasks that clients have enqueued.
+        observer: Receives notifications of tasks that clients have enqueued. None if no adapter has set one.
         registered_until: Monotonic time at which the client registers a queue again, by queue name.
         propagated: Returns the headers that a task propagates from the current context to its run.
     """
@@ -140,7 +143,7 @@ class Preparer:
         self.source = source
         self._app = app
         self.middleware = MiddlewareStack() if app is None else app.middleware
-        self.observer = Observer() if app is None else app.observer
+        self.observer = None if app is None else app.observer
         self.metrics = ClientMetrics(server=tracing.server)
         self.tracing = tracing
         propagate = None if app is None else app.propagate
@@ -227,9 +230,10 @@ class Preparer:
         prepared.span.end_as_created(prepared.queue.name)
 
     def begin_sending(self, prepared: Prepared[Any]) -> None:
-        """Start the span of the send of a deferred task."""
-        handle, created = prepared.handle, prepared.span.span_context
-        prepared.span = self.tracing.start_sending(handle.queue, [created], handle.name, handle.id)
+        """Start the span of the send of a deferred task, if its creation was recorded."""
+        if prepared.span.span is not None:
+            handle, created = prepared.handle, prepared.span.span_context
+            prepared.span = self.tracing.start_sending(handle.queue, [created], handle.name, handle.id)
 
     def record_sent(self, prepared: Prepared[Any], error: EnqueueError | None, started: float) -> None:
         """Close the span of a sent task and count the task. `started` is the monotonic time at which it was sent."""
@@ -306,3 +310,30 @@ def check_size(name: str, size: int) -> None:
         "store the data elsewhere and pass its address",
         PayloadSizeWarning,
     )
+
+
+def new_task_id() -> str:
+    """Return a random UUIDv4 as 36 characters of text (RFC 9562, section 5.4).
+
+    The random bytes of many ids are read from the operating system at once.
+    """
+    try:
+        return _ready_ids.pop()
+    except IndexError:
+        first, *others = _draw_ids(_IDS_AT_ONCE)
+        _ready_ids.extend(others)
+        return first
+
+
+def _draw_ids(count: int) -> list[str]:
+    digits = os.urandom(16 * count).hex()
+    ids = []
+    for start in range(0, 32 * count, 32):
+        part = digits[start : start + 32]
+        variant = "89ab"[int(part[16], 16) & 3]
+        ids.append(f"{part[:8]}-{part[8:12]}-4{part[13:16]}-{variant}{part[17:20]}-{part[20:]}")
+    return ids
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ready_ids.clear)  # a forked child must not return the same ids as its parent

@@ -27,7 +27,7 @@ from taskq_core.client.preparer import Preparer
 from taskq_core.errors import BrokerError, BrokerReplicationError, QueueFullError, TaskQError
 from taskq_core.settings import QueueLimit, WhenFull, seconds
 from taskq_core.wire import QueueKeys
-from taskq_core.wire.ids import new_token
+from taskq_core.wire.tokens import new_token
 
 T = TypeVar("T")
 SendPlan = Generator[tuple[Operation[Any] | None, float], Any, T]
@@ -255,7 +255,8 @@ class SendAtLastCommit:
             self._dropped()
 
     def __del__(self) -> None:
-        self.drop()
+        if self._send is not None:
+            self.drop()
 
 
 _free_slots: deque[ReceiptSlot] = deque()

@@ -105,7 +105,7 @@ class Client:
             self._preparer.defer(prepared)
         else:
             self._send(prepared, self._sender.timeout_s, self._sender.wait)
-            if self._observer.wants_enqueued():
+            if self._observer is not None and self._observer.wants_enqueued():
                 self._observer.notify_enqueued((prepared.handle,))
         return prepared.handle
 
@@ -130,7 +130,7 @@ class Client:
             prepared.handle.mark_sent(error)
             raise
         prepared.handle.mark_sent()
-        if self._observer.wants_enqueued():
+        if self._observer is not None and self._observer.wants_enqueued():
             self._observer.notify_enqueued((prepared.handle,))
 
     def _deferred_wait(self, queue: str) -> Wait:
@@ -257,7 +257,7 @@ class Client:
             result.note_progress(error)
             raise
         finally:
-            if self._observer.wants_enqueued():
+            if self._observer is not None and self._observer.wants_enqueued():
                 self._observer.notify_enqueued(result[first:])
 
     def _answer(self, request: tuple[Operation[Any] | None, float]) -> Any:

@@ -22,7 +22,7 @@ from taskq_core.service.calls import Caller
 from taskq_core.service.loop import Service, jittered, serve
 from taskq_core.tasks.periodic import Firing, FiringOutcome
 from taskq_core.wire import QueueKeys
-from taskq_core.wire.ids import new_token
+from taskq_core.wire.tokens import new_token
 
 logger = logging.getLogger("taskq.scheduler")
 

@@ -36,7 +36,7 @@ from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.periodic import Firing, FiringOutcome, HookFunction
 from taskq_core.wire import QueueKeys, SchedulerEnqueueEvent
 from taskq_core.wire.durations import NS_PER_S
-from taskq_core.wire.ids import new_token
+from taskq_core.wire.tokens import new_token
 
 logger = logging.getLogger("taskq.scheduler")
 
@@ -335,7 +335,7 @@ class Ticker:
 
     async def _call_after_hooks(self, settled: Sequence[_Settled]) -> None:
         observer = self._app.observer
-        if observer.wants_enqueued():
+        if observer is not None and observer.wants_enqueued():
             enqueued = (each for each, outcome, _ in settled if outcome is FiringOutcome.ENQUEUED)
             handles = [each.prepared.handle for each in enqueued if each.prepared is not None]
             await self._call_hooks((self._app.timetable.guard(observer.notify_enqueued),), handles)

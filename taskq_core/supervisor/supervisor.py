@@ -31,7 +31,7 @@ from taskq_core.supervisor.child import Child, Place, Stage, document_of, ending
 from taskq_core.supervisor.config import MEMBER_SHARE, START_TRIES, TAKE_BACK_S, TICK_S, SupervisorConfig
 from taskq_core.supervisor.returns import Returns
 from taskq_core.telemetry import flush_at_end, launched
-from taskq_core.wire.ids import new_token
+from taskq_core.wire.tokens import new_token
 from taskq_core.worker.context import Background
 from taskq_core.worker.liveness import hold
 from taskq_core.worker.process import has_terminal

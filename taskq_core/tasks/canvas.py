@@ -6,9 +6,11 @@ result. `graph.build` checks the rest before anything is written.
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain as joined
 from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
+
+from msgspec import Struct
 
 from taskq_core.codec import Later
 from taskq_core.errors import WorkflowDefinitionError
@@ -30,8 +32,7 @@ else:
     R_co = TypeVar("R_co", covariant=True)
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class PartialSignature(Generic[R_co]):
+class PartialSignature(Struct, Generic[R_co], eq=False):
     """A task with some of its arguments.
 
     As a step of a workflow, it gets its other arguments from results of earlier steps.
@@ -43,7 +44,7 @@ class PartialSignature(Generic[R_co]):
     task: BaseTask[R_co]
     args: tuple[object, ...]
     kwargs: Mapping[str, object]
-    is_immutable: bool = field(default=False, kw_only=True)
+    is_immutable: bool = False
 
     def __repr__(self) -> str:
         return f"<signature of {self.task.name!r}>"
@@ -104,8 +105,6 @@ class PartialSignature(Generic[R_co]):
 
 class Signature(PartialSignature[R_co]):
     """A task with its arguments, to be enqueued later."""
-
-    __slots__ = ()
 
     if TYPE_CHECKING:
         # For type checkers: a workflow that is combined with complete calls has all its arguments and can be enqueued.

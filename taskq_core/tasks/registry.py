@@ -62,8 +62,8 @@ class Registry(Enqueuer):
     references: References | None = None
     """Classes whose objects are stored in a payload as keys and loaded again for each run, such as Django models. None
     if there are no such classes. Adapters set it before the first task is defined."""
-    observer: Observer = Observer()
-    """Receives notifications of enqueued tasks and ended runs. Adapters set it before the first enqueue."""
+    observer: Observer | None = None
+    """Receives notifications of enqueued tasks and ended runs. Adapters may set it before the first enqueue."""
     propagate: Callable[[], Mapping[str, str]] | None = None
     """Function that returns headers from the context of an enqueue, such as the active language, for the run of the
     task. Adapters set it. None: no headers."""

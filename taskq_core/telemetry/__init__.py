@@ -1,7 +1,7 @@
 """Traces and metrics of tasks, on `opentelemetry-api` alone.
 
 A task continues the trace of the request that enqueued it. `propagation` writes trace and baggage into the task's
-headers, `tracing` starts the spans of enqueues and runs, `metrics` and `worker_metrics` count enqueues and runs.
+headers, `recording` and `tracing` start the spans of enqueues and runs, `recording` and `worker_metrics` count them.
 Without an SDK this package does nothing. `configure` sets up an SDK for programs without one, and imports it only then.
 """
 
@@ -11,9 +11,9 @@ from taskq_core.telemetry.configure import TelemetryHandle, configure, flush_at_
 from taskq_core.telemetry.exceptions import type_name
 from taskq_core.telemetry.gauges import GaugeBoard, Reading, gauges
 from taskq_core.telemetry.launcher import launched
-from taskq_core.telemetry.metrics import NOT_PROCESSED, ClientMetrics, Outcome
+from taskq_core.telemetry.metrics import NOT_PROCESSED, Outcome
 from taskq_core.telemetry.propagation import current_ids, current_traceparent, extract, fit, trace_id
-from taskq_core.telemetry.recording import BatchSpan, ProducerSpan
+from taskq_core.telemetry.recording import BatchSpan, ClientMetrics, ProducerSpan
 from taskq_core.telemetry.tracing import FIRST_RUN, LINKS, LINKS_MAX, NO_RUN, RUN, ConsumerSpan, Tracing
 from taskq_core.telemetry.worker_metrics import WorkerMetrics
 

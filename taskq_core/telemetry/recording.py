@@ -1,6 +1,7 @@
-"""Record the spans of enqueues, and start and end all spans with common attributes. `Tracing` adds the spans of runs.
+"""Record the spans and metrics of enqueues, and start and end all spans with common attributes.
 
-Without an SDK, or in a trace that is not sampled, the span objects contain only the trace context.
+`Tracing` adds the spans of runs. Without an SDK, or in a trace that is not sampled, the span objects contain only the
+trace context, and no metric is recorded.
 """
 
 import logging
@@ -8,17 +9,18 @@ import os
 import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from opentelemetry import context as context_api
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Tracer, TracerProvider
 from opentelemetry.util.types import AttributeValue
 
 from taskq_core.settings import OptIn, Relation, member, members
 from taskq_core.telemetry import names, propagation
 from taskq_core.telemetry.exceptions import record_error
+from taskq_core.telemetry.metrics import MAX_SERIES, Labels, Meters, Series, task_labels
 from taskq_core.telemetry.providers import switch, tracer_of
 from taskq_core.telemetry.redaction import Redaction
 from taskq_core.telemetry.sampling import Sampling
@@ -230,8 +232,10 @@ class Recording:
         attributes: Mapping[str, AttributeValue] | None = None,
         links: Sequence[Link] = (),
     ) -> None:
-        """End a span, and record the error of its operation if there is one. Never raises."""
+        """End a span unless it has ended, and record the error of its operation if there is one. Never raises."""
         try:
+            if not span.is_recording():
+                return
             for link in links:
                 span.add_link(link.context, link.attributes)
             if attributes:
@@ -271,11 +275,6 @@ class TaskSpan:
             self._trace_headers = propagation.trace_headers(self.context, baggage=self._recording.baggage)
         return self._trace_headers
 
-    def _finish(self, error: BaseException | None, **more: Any) -> None:
-        """End the span if one is recorded and has not ended yet. The options are those of `Recording.finish`."""
-        if self.span is not None and self.span.is_recording():
-            self._recording.finish(self.span, error, **more)
-
 
 class ProducerSpan(TaskSpan):
     """The span of one enqueue, from `Tracing.start_producer`.
@@ -292,13 +291,15 @@ class ProducerSpan(TaskSpan):
             error: Why the task was not enqueued, or None if it was.
             count: Number of tasks of a batch, 0 for a single task.
         """
-        self._finish(error, attributes={names.BATCH_COUNT: count} if count else None)
+        if self.span is not None:
+            self._recording.finish(self.span, error, attributes={names.BATCH_COUNT: count} if count else None)
 
     def end_as_created(self, queue: str) -> None:
         """End the span as `create <queue>`, because the task is sent later, or never after a rollback."""
         if self.span is not None and self.span.is_recording():
             self.span.update_name(f"{names.CREATE} {queue}")
-            self._finish(None, attributes={names.OPERATION_NAME: names.CREATE, names.OPERATION_TYPE: names.CREATE})
+            attributes = {names.OPERATION_NAME: names.CREATE, names.OPERATION_TYPE: names.CREATE}
+            self._recording.finish(self.span, attributes=attributes)
 
     @property
     def span_context(self) -> SpanContext:
@@ -370,4 +371,84 @@ class BatchSpan(TaskSpan):
             error: Why the tasks were not enqueued, or None if they were.
             count: Number of tasks of the batch.
         """
-        self._finish(error, attributes={names.BATCH_COUNT: count} if count else None, links=self._created)
+        if self.span is not None:
+            attributes = {names.BATCH_COUNT: count} if count else None
+            self._recording.finish(self.span, error, attributes=attributes, links=self._created)
+
+
+class ClientMetrics:
+    """Records the metrics of a client's enqueues. Any thread may call it.
+
+    Args:
+        meter_provider: Replaces the global provider.
+        max_series: Maximum number of sets of labels.
+        server: Host and port of Redis, or the path of its socket and 0. It is a label of the metrics that follow
+            OpenTelemetry's conventions.
+    """
+
+    def __init__(
+        self,
+        *,
+        meter_provider: MeterProvider | None = None,
+        max_series: int = MAX_SERIES,
+        server: tuple[str, int] | None = None,
+    ) -> None:
+        self._provider = meter_provider
+        # Export a zero at the start, so that monitoring sees the first opening of the circuit breaker as an increase.
+        self._meters = Meters(meter_provider, begin=lambda instruments: instruments[names.CIRCUIT_OPENED].add(0))
+        self._server = names.of_server(server)
+        self._tasks = Series(max_series, self._labels)
+
+    def sent(
+        self,
+        queue: str,
+        task_type: str,
+        count: int = 1,
+        *,
+        duration_s: float | None = None,
+        error_type: str | None = None,
+    ) -> None:
+        """Count the tasks of one request to Redis, whether it enqueued them or failed.
+
+        Args:
+            queue: The queue of the tasks.
+            task_type: Name of the task.
+            count: Number of tasks.
+            duration_s: Duration of the call in seconds, recorded once; None records no duration.
+            error_type: Name of the error if the tasks were not enqueued, else None.
+        """
+        if (self._provider or switch.meter_provider()) is None:
+            return
+        instruments = self._meters.current()
+        if instruments is None:
+            return
+        task, message = self._tasks.of(queue, task_type, error_type)
+        instruments[names.CLIENT_SENT].add(count, message)
+        if error_type is None:
+            instruments[names.TASKS_ENQUEUED].add(count, task)
+        if duration_s is not None:
+            instruments[names.CLIENT_OPERATION_DURATION].record(duration_s, message)
+
+    def baggage_cut(self, queue: str, count: int) -> None:
+        """Count trace headers and baggage that were left out, because a task's headers have a size limit."""
+        instruments = self._meters.current()
+        if instruments is not None:
+            instruments[names.BAGGAGE_CUT].add(count, {names.QUEUE: queue})
+
+    def circuit_opened(self) -> None:
+        """Count an opening of the circuit breaker."""
+        instruments = self._meters.current()
+        if instruments is not None:
+            instruments[names.CIRCUIT_OPENED].add(1)
+
+    def _labels(self, queue: str, task_type: str, error_type: str | None) -> tuple[Labels, Labels]:
+        message: Labels = {
+            **names.system(),
+            names.OPERATION_NAME: names.SEND,
+            names.OPERATION_TYPE: names.SEND,
+            names.QUEUE: queue,
+            **self._server,
+        }
+        if error_type is not None:
+            message[names.ERROR_TYPE] = error_type
+        return task_labels(queue, task_type), message

@@ -83,7 +83,9 @@ class ConsumerSpan(TaskSpan):
                 `error`.
         """
         error = None if isinstance(error, _STEERS) else error
-        self._finish(error, error_type=error_type, attributes={names.TASK_STATE_AFTER: str(state_after)})
+        if self.span is not None:
+            attributes = {names.TASK_STATE_AFTER: str(state_after)}
+            self._recording.finish(self.span, error, error_type=error_type, attributes=attributes)
 
 
 class Tracing(Recording):

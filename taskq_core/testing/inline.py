@@ -36,7 +36,7 @@ from taskq_core.tasks.task import Task
 from taskq_core.testing.records import TaskRun, task_run
 from taskq_core.testing.steps import InlineSteps
 from taskq_core.wire import QueueKeys, decode_message
-from taskq_core.wire.ids import new_token
+from taskq_core.wire.tokens import new_token
 from taskq_core.worker.outcome import requeued, run_outcome, settle, state_after, warn_oversized
 from taskq_core.worker.progress import written_fields
 from taskq_core.worker.run import Ending, Run, ends_at
@@ -172,10 +172,11 @@ class InlineWorker:
         ended = self._settle(run)
         context = run.context
         assert context is not None
-        if self._app.observer.wants_ended(context.outcome or ""):
+        observer = self._app.observer
+        if observer is not None and observer.wants_ended(context.outcome or ""):
             with _harmless(run):
                 failure = run.failure or run.error
-                await self._plain(partial(self._app.observer.ended, context, run.result, failure), on_loop)
+                await self._plain(partial(observer.ended, context, run.result, failure), on_loop)
         for handler in self._app.error_handlers if run.failure is not None else ():
             with _harmless(run):
                 function = partial(handler.function, run.failure, context)

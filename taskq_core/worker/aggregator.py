@@ -40,13 +40,12 @@ from taskq_core.broker.operations.aggregation import (
 from taskq_core.broker.operations.new_tasks import StoreCode
 from taskq_core.broker.operations.operation import BATCH_MAX
 from taskq_core.broker.operations.services import count_keys
-from taskq_core.client.preparer import Prepared
+from taskq_core.client.preparer import Prepared, new_task_id
 from taskq_core.errors import BrokerError, Discard, EnqueueError, WireFormatError
 from taskq_core.service.loop import jittered
 from taskq_core.tasks.aggregation import Aggregation, GroupedTask
 from taskq_core.tasks.canvas import Signature
 from taskq_core.wire import QueueKeys, decode_message
-from taskq_core.wire.ids import new_task_id
 from taskq_core.worker.combining import Combiner
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.counted_log import CountedLog
@@ -402,8 +401,7 @@ class Aggregator(QueueService):
         if error is not None:
             raise error
         self.combined += 1
-        if self._app.observer.wants_enqueued():
-            await self._combiner.notify_enqueued(prepared.handle, self._queue)
+        await self._combiner.notify_enqueued(prepared.handle, self._queue)
         await self._sweep_rest(size)
 
     async def _drop(self, check: _Check, size: int) -> None:

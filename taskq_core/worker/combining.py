@@ -54,8 +54,11 @@ class Combiner:
             return _signature(await self._call(call, timeout_s=aggregation.timeout_s))
 
     async def notify_enqueued(self, handle: TaskHandle[Any], queue: QueueKeys) -> None:
-        """Call the application's observer of enqueued tasks with the combined task, after it was stored."""
-        notify = self._app.timetable.guard(self._app.observer.notify_enqueued)
+        """Call the application's observer of enqueued tasks, if there is one, with a combined task that was stored."""
+        observer = self._app.observer
+        if observer is None or not observer.wants_enqueued():
+            return
+        notify = self._app.timetable.guard(observer.notify_enqueued)
         try:
             await self._call(notify, (handle,), timeout_s=OBSERVER_S)
         except Exception:

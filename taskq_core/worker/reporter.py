@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from taskq_core.execution.context import TaskContext, current
+from taskq_core.tasks.observer import Observer
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.run import Run
 
@@ -32,7 +33,7 @@ class ErrorReporter:
         app = context.app
         self._background = context.background
         self._handlers = app.error_handlers
-        self._observer = app.observer
+        self._observer = app.observer or Observer()
         self._guard = app.timetable.guard
         self._call = context.new_caller(context.config.concurrency, name="an error handler")
 

@@ -17,6 +17,7 @@ from taskq_core.broker.operations.runs import settle as settle_operation
 from taskq_core.broker.operations.services import SETTLE_CANCELS
 from taskq_core.errors import BrokerError, Discard, Retry, Snooze, TaskPaused, UnknownTaskError
 from taskq_core.service.user_code import readable
+from taskq_core.tasks.observer import Observer
 from taskq_core.telemetry import Outcome, type_name
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.context import WorkerContext
@@ -94,7 +95,7 @@ class Settler:
             field="task_name",
         )
         self._reporter = ErrorReporter(context)
-        self._is_observed = app.observer.wants_ended
+        self._is_observed = (app.observer or Observer()).wants_ended
         self._counters = counters
         self._dispatcher = dispatcher
         self._waiting: dict[QueueKeys, list[Run]] = {}

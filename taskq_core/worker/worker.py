@@ -38,7 +38,7 @@ from taskq_core.service.health import HealthServer, open_health_server
 from taskq_core.service.outage import start_problem
 from taskq_core.service.user_code import unlisted
 from taskq_core.wire import ServerInfo
-from taskq_core.wire.ids import worker_token
+from taskq_core.wire.tokens import worker_token
 from taskq_core.worker.burst import Burst
 from taskq_core.worker.config import WorkerConfig
 from taskq_core.worker.context import WorkerContext

@@ -9,7 +9,7 @@ from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Argument, Confirmation, Operation
 from taskq_core.broker.operations.workflows import WorkflowPart, add_members, close_groups, create_workflow
 from taskq_core.client.outbox import OutboxRow
-from taskq_core.client.preparer import PAYLOAD_MAX, Preparer
+from taskq_core.client.preparer import PAYLOAD_MAX, Preparer, new_task_id
 from taskq_core.codec import Later
 from taskq_core.errors import (
     BrokerError,
@@ -29,7 +29,7 @@ from taskq_core.tasks.remote import RemoteTask
 from taskq_core.tasks.task import Task
 from taskq_core.telemetry import LINKS, LINKS_MAX, NO_RUN, ProducerSpan, names
 from taskq_core.wire import Keys, QueueKeys
-from taskq_core.wire.ids import new_task_id, new_token
+from taskq_core.wire.tokens import new_token
 from taskq_core.workflow.graph import Before, Failure, Graph, Node, Result
 
 STEP_KEPT_S = 86_400

@@ -22,7 +22,7 @@ from taskq_core.views import (
     TaskSelection,
     without_payload,
 )
-from taskq_core.wire.ids import worker_token
+from taskq_core.wire.tokens import worker_token
 from taskq_django.admin.actions import Deadline
 from taskq_django.admin.formats import key_of, number, parts_of
 from taskq_django.admin.rows import FilteredRows, row_of

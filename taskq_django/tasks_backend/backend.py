@@ -11,10 +11,10 @@ from django.core.checks import CheckMessage
 from django.utils import timezone
 
 from taskq_core import ConfigurationError, Signature, TaskDefinitionError, TaskHandle, TaskInfo, TaskNotFoundError
+from taskq_core.client.preparer import new_task_id
 from taskq_core.tasks.functions import qualified_name
 from taskq_core.tasks.options import CALL_OPTIONS, task_options
 from taskq_core.wire import validate_queue_name
-from taskq_core.wire.ids import new_task_id
 from taskq_django.app import taskq
 from taskq_django.tasks_backend import checks
 from taskq_django.tasks_backend.facts import HEADER, Facts

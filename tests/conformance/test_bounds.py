@@ -6,6 +6,7 @@ Redis answers no other client during a script. `python -m benchmarks.bounds` mea
 from collections.abc import Callable
 from typing import Any
 
+from taskq_core.broker.exchange import words_of
 from taskq_core.broker.operations import actions, new_tasks, repair, runs, services, views
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.operation import Operation
@@ -126,7 +127,7 @@ def work_of(server: RedisServer, build: Build) -> tuple[int, int]:
     assert operation.script is not None
     server.client.script_load(operation.script.text)
     server.client.config_resetstat()
-    reply = server.command(*operation.command())
+    reply = server.command(*words_of(operation))
     statistics: Any = server.client.info("commandstats")
     return sum(each["calls"] for each in statistics.values()), len(repr(reply))
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from taskq_core import ConfigurationError, TaskQ
+from taskq_core.broker.exchange import words_of
 from taskq_core.broker.operations import actions, new_tasks, runs, services
 from taskq_core.broker.operations import operation as operation_ops
 from taskq_core.broker.operations.actions import OK
@@ -17,7 +18,7 @@ from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome
 from taskq_core.errors import BrokerReplyError, BrokerUnavailableError
 from taskq_core.wire import Keys, parse_duration
-from taskq_core.wire.ids import new_token
+from taskq_core.wire.tokens import new_token
 from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
@@ -490,7 +491,7 @@ class TestLimit:
     def test_without_a_limit_no_additional_arguments_are_sent(self) -> None:
         queue, task = Keys().queue("default"), NewTask("a", b"m")
 
-        plain = new_tasks.enqueue(queue, [task], ReceiptSlot("t")).command()
-        limited = new_tasks.enqueue(queue, [task], ReceiptSlot("t"), max_pending=7).command()
+        plain = words_of(new_tasks.enqueue(queue, [task], ReceiptSlot("t")))
+        limited = words_of(new_tasks.enqueue(queue, [task], ReceiptSlot("t"), max_pending=7))
 
         assert limited == (*plain, 7)

@@ -7,7 +7,7 @@ from taskq_core.broker.operations import operation as operation_ops
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.workflows import WorkflowPart
 from taskq_core.errors import BrokerReplyError
-from taskq_core.wire.ids import new_token
+from taskq_core.wire.tokens import new_token
 from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows

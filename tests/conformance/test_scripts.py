@@ -13,6 +13,7 @@ import redis
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
+from taskq_core.broker.exchange import words_of
 from taskq_core.broker.operations import (
     actions,
     aggregation,
@@ -231,7 +232,7 @@ def test_a_request_with_a_wrong_deadline_changes_nothing(broker: Broker, left_ms
             forget_scripts(broker.store)
             operation.args[operation.deadline_at] = int(time.time() * 1000) + left_ms
             with pytest.raises(redis.ResponseError, match=r"^TASKQLATE \d{13}$"):
-                broker.raw.execute_command(*operation.command_with_text())
+                broker.raw.execute_command(*words_of(operation, with_text=True))
             assert broker.dump() == {}
 
 

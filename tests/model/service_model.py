@@ -1,7 +1,8 @@
 """The expected effects of services: forwarder, recoverer, janitor, scheduler and aggregator."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from taskq_core.broker.operations.aggregation import GroupCheck
 from taskq_core.broker.operations.new_tasks import NewTask, StoreCode

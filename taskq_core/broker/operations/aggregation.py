@@ -5,9 +5,11 @@ chooses. After its deadline, its members return to the group.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from msgspec.structs import replace
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.new_tasks import NewTask, StoreCode

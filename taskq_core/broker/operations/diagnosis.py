@@ -41,8 +41,7 @@ def message_size(key: str) -> Operation[int]:
 
 def try_evalsha() -> Operation[None]:
     """Run a script that does nothing by its SHA-1, to check the right to run scripts."""
-    sha = hashlib.sha1(_NOTHING.encode(), usedforsecurity=False).hexdigest()
-    return Operation("try_evalsha", Script("nothing", sha, (_NOTHING,)), (), (), replies.nothing)
+    return Operation("try_evalsha", Script("nothing", _nothing_sha(), (_NOTHING,)), (), (), replies.nothing)
 
 
 def try_eval() -> Operation[None]:
@@ -52,7 +51,7 @@ def try_eval() -> Operation[None]:
 
 def try_script() -> Operation[None]:
     """Ask one server whether it has a script. Checks the right to do so."""
-    return command("try_script", ("SCRIPT", "EXISTS", try_evalsha().command()[1]), replies.nothing, keys=())
+    return command("try_script", ("SCRIPT", "EXISTS", _nothing_sha()), replies.nothing, keys=())
 
 
 def try_wait(key: str) -> Operation[None]:
@@ -147,3 +146,7 @@ def read_index(key: str, *, skip: int, count: int) -> Operation[list[str]]:
     """Read members of a sorted set, the lowest first."""
     words = ("ZRANGE", key, skip, skip + count - 1)
     return command("read_index", words, replies.names)
+
+
+def _nothing_sha() -> str:
+    return hashlib.sha1(_NOTHING.encode(), usedforsecurity=False).hexdigest()

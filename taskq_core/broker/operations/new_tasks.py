@@ -1,10 +1,11 @@
 """Store new tasks."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from typing import Any, TypeVar
+
+from msgspec import Struct
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import NOW, Argument, Confirmation, Operation, command
@@ -47,15 +48,9 @@ class Codes(str):
         limit: Maximum number of pending tasks, 0 for no limit.
     """
 
-    holders: tuple[str, ...]
-    pending: int
-    limit: int
-
-    def __new__(cls, codes: str, holders: Sequence[str] = (), pending: int = 0, limit: int = 0) -> "Codes":
-        """Return the codes with the ids of lock holders and the numbers of a full queue."""
-        self = super().__new__(cls, codes)
-        self.holders, self.pending, self.limit = tuple(holders), pending, limit
-        return self
+    holders: tuple[str, ...] = ()
+    pending = 0
+    limit = 0
 
     def each(self) -> Iterator[tuple[str, str]]:
         """Yield each code with the id of the task that holds the lock, "" if no task holds it or the id is unknown."""
@@ -65,18 +60,18 @@ class Codes(str):
 
 def read_codes(reply: Any, limit: int = 0) -> Codes:
     """Read the answer of an enqueue."""
-    first, _, rest = reply.partition(b"\n") if isinstance(reply, bytes) else (reply, b"", b"")
-    holders = []
+    first, _, rest = reply.partition(b"\n")
+    codes, _, pending = first.decode().partition(":")
+    answer = Codes(codes)
+    answer.pending, answer.limit = int(pending or 0), limit
     while rest:
         size, _, rest = rest.partition(b":")
-        holders.append(replies.name(rest[: int(size)]))
+        answer.holders += (replies.name(rest[: int(size)]),)
         rest = rest[int(size) :]
-    codes, _, pending = replies.text(first).partition(":")
-    return Codes(codes, holders, int(pending or 0), limit)
+    return answer
 
 
-@dataclass(slots=True)
-class NewTask:
+class NewTask(Struct):
     """A task to store.
 
     Attributes:
@@ -108,12 +103,6 @@ class NewTask:
     marks: str = ""
     unique_rule: str = ""
     generation: str = ""
-
-    @property
-    def is_plain(self) -> bool:
-        """True if the task becomes pending at once and has no lock, group, limit, marks or generation."""
-        is_now = self.start_at_s is None and self.start_in_ms is None
-        return is_now and not (self.unique_key or self.group or self.marks or self.limit or self.generation)
 
     @property
     def moves_start(self) -> bool:
@@ -175,7 +164,7 @@ def enqueue(
         args.append(8)
         for task in tasks:
             args += (*task.arguments(queue), task.digest)
-    elif all([task.is_plain for task in tasks]):  # noqa: C419 - a generator costs each enqueue two calls
+    elif all([task == NewTask(task.task_id, task.message) for task in tasks]):  # noqa: C419 - a generator is slower
         args.append(2)
         for task in tasks:
             args += (task.task_id, task.message)

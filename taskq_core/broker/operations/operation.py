@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from msgspec import Struct
+
 from taskq_core.broker.scripts import Script, load
 from taskq_core.errors import ConfigurationError
 from taskq_core.settings import ArchiveLimits, check_whole
@@ -68,8 +70,7 @@ def confirmation(replicated: bool | int | None, default: Confirmation | None) ->
     return Confirmation(replicas) if replicas else None
 
 
-@dataclass(slots=True)
-class Operation(Generic[T]):
+class Operation(Struct, Generic[T]):
     """One request to Redis as a value.
 
     Attributes:
@@ -104,17 +105,6 @@ class Operation(Generic[T]):
     marker: str = ""
     deadline_at: int | None = None
     in_doubt: bool = False
-
-    def command(self, *more_keys: str) -> tuple[Argument, ...]:
-        """Return the words to send. A script also declares `more_keys`."""
-        if self.script is None:
-            return tuple(self.args)
-        return ("EVALSHA", self.script.sha, len(self.keys) + len(more_keys), *self.keys, *more_keys, *self.args)
-
-    def command_with_text(self, *more_keys: str) -> tuple[Argument, ...]:
-        """Return the words to send to a server that does not have the script yet."""
-        assert self.script is not None
-        return ("EVAL", self.script.text, len(self.keys) + len(more_keys), *self.keys, *more_keys, *self.args)
 
 
 def command(

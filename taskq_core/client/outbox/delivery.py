@@ -6,9 +6,11 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
+
+from msgspec.structs import replace
 
 from taskq_core.broker.operations import diagnosis, new_tasks, outbox, workflows
 from taskq_core.broker.operations.new_tasks import HELD, Codes, NewTask, StoreCode
@@ -36,7 +38,7 @@ from taskq_core.wire import (
     read_expiry,
     read_priority,
 )
-from taskq_core.wire.ids import new_token
+from taskq_core.wire.tokens import new_token
 
 logger = logging.getLogger("taskq.outbox")
 

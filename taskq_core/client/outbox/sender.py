@@ -19,7 +19,7 @@ from taskq_core.client.preparer import Prepared, refusal
 from taskq_core.errors import BrokerError, CircuitOpenError
 from taskq_core.handles.workflow import WorkflowHandle
 from taskq_core.tasks.observer import Observer
-from taskq_core.wire.ids import new_token
+from taskq_core.wire.tokens import new_token
 
 logger = logging.getLogger("taskq.outbox")
 
@@ -35,7 +35,7 @@ class OutboxSender:
         delivery: Moves rows to Redis.
         circuit: Decides whether to try the move. It is separate from the circuit breaker of direct enqueues, because it
             opens after a single failure.
-        observer: Is notified of tasks after their commit.
+        observer: Is notified of tasks after their commit, if there is one.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class OutboxSender:
         delivery: Delivery,
         *,
         circuit: Circuit,
-        observer: Observer,
+        observer: Observer | None,
     ) -> None:
         self._observer = observer
         self._outbox = outbox
@@ -86,7 +86,7 @@ class OutboxSender:
                 if holder:
                     handle.mark_existing(holder)
                 handle.mark_sent(is_late=row.receipt not in delivered.stored)
-                if self._observer.wants_enqueued():
+                if self._observer is not None and self._observer.wants_enqueued():
                     self._observer.notify_enqueued((handle,))
 
         try:
@@ -139,14 +139,14 @@ class OutboxSender:
             late = [row.task.task_id for row in rows if row.receipt not in over]
             first = len(result)
             for batch, its_rows in zip(batches, by_batch, strict=True):
-                codes = [_code(row.receipt, delivered) for row in its_rows]
+                codes = Codes("".join([_code(row.receipt, delivered) for row in its_rows]))
                 rows_and_codes = zip(its_rows, codes, strict=True)
-                holders = [
+                codes.holders = tuple(
                     delivered.existing.get(row.receipt, "") for row, code in rows_and_codes if code in NAMES_HOLDER
-                ]
-                result.add(batch, Codes("".join(codes), holders))
+                )
+                result.add(batch, codes)
             result.settle(handles, None, late)
-            if self._observer.wants_enqueued():
+            if self._observer is not None and self._observer.wants_enqueued():
                 self._observer.notify_enqueued(result[first:])
 
         if is_deferred:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from taskq_core import TaskQ
+from taskq_core.client import preparer
 from taskq_core.client.circuit import CircuitState
-from taskq_core.wire import ids as task_ids
-from taskq_core.wire.ids import new_task_id
+from taskq_core.client.preparer import new_task_id
 from tests.redis_server import RedisServer
 from tests.taskq_core.client.test_circuit import Bench
 from tests.taskq_core.test_sharing import ids
@@ -144,7 +144,7 @@ def test_workers_of_a_web_server_forked_while_its_loop_was_used(app: TaskQ, redi
 
 
 def test_a_forked_child_generates_different_ids() -> None:
-    while not task_ids._ready:  # the last id may have used up the prepared ones
+    while not preparer._ready_ids:  # the last id may have used up the prepared ones
         new_task_id()
     read, write = os.pipe()
     child = os.fork()

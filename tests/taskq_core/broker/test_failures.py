@@ -3,8 +3,8 @@
 import pytest
 from redis import exceptions
 
+from taskq_core.broker.exchange import pack
 from taskq_core.broker.failures import translate, translate_connecting
-from taskq_core.broker.sockets import pack
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerFullError,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from taskq_core.broker.sockets import ClientStream, SocketStream, stream_over
+from taskq_core.broker.sync import ClientStream, SocketStream, stream_over
 
 
 @pytest.fixture

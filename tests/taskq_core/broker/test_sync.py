@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 import redis
 
-from taskq_core.broker import sockets, sync
+from taskq_core.broker import sync
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, Endpoint
 from taskq_core.broker.operations import new_tasks, runs, services, views
 from taskq_core.broker.operations import operation as operation_ops
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome, Settlement
-from taskq_core.broker.sockets import SocketStream
-from taskq_core.broker.sync import SyncRunner
+from taskq_core.broker.sync import SocketStream, SyncRunner
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerReplicationError,
@@ -94,7 +93,7 @@ class TestPatience:
     @pytest.fixture
     def clock(self, monkeypatch: pytest.MonkeyPatch) -> FakeTime:
         clock = FakeTime()
-        for module in (sync, sockets):
+        for module in (sync,):
             monkeypatch.setattr(module, "time", clock)
         return clock
 

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -340,12 +340,17 @@ class TestTransactionHook:
         assert handle.is_sent
         assert redis_server.client.lrange("asynq:{default}:pending", 0, -1) == [handle.id.encode()]
 
-    async def test_observers_receive_a_deferred_task_after_it_is_sent(
-        self, app: Application, hook: Hook, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_observers_receive_a_deferred_task_after_it_is_sent(self, app: Application, hook: Hook) -> None:
         seen: list[bool] = []
-        monkeypatch.setattr(Observer, "wants_enqueued", lambda self: True)
-        monkeypatch.setattr(Observer, "enqueued", lambda self, handles: seen.extend(each.is_sent for each in handles))
+
+        class Seeing(Observer):
+            def wants_enqueued(self) -> bool:
+                return True
+
+            def enqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
+                seen.extend(each.is_sent for each in handles)
+
+        app.taskq.observer = Seeing()
         await app.send(app.taskq.remote("t").s(a=1))
         before = list(seen)
 

@@ -3,7 +3,7 @@
 import threading
 import uuid
 
-from taskq_core.wire.ids import new_task_id, new_token
+from taskq_core.client.preparer import new_task_id
 
 
 def test_ids_are_uuids_of_version_4() -> None:
@@ -38,10 +38,3 @@ def test_every_bit_that_is_free_varies() -> None:
         zeros |= ~number
 
     assert (ones & zeros & (2**128 - 1)).bit_count() == 122
-
-
-def test_tokens_are_16_hex_characters() -> None:
-    tokens = {new_token() for _ in range(100)}
-
-    assert len(tokens) == 100
-    assert all(len(token) == 16 and int(token, 16) >= 0 for token in tokens)
