@@ -8,6 +8,7 @@ import libcst as cst
 from taskq_core.migrate.source import (
     CANVAS,
     DELAYS,
+    OPTION_HINTS,
     CannotTranslateError,
     File,
     Task,
@@ -32,11 +33,6 @@ _RUN_OPTIONS = {
 }
 """Names of taskq's options, by the name of the equivalent option of Celery's `apply_async` and `set`."""
 _NEEDLESS = ("retry", "retry_policy")
-OPTION_HINTS = {
-    "priority": "taskq's option priority takes 9 first and 0, its default, last; with Redis, Celery takes 0 first",
-    "shadow": "the option named of a workflow, or the arguments, show in the dashboard what a task is for",
-}
-"""What replaces options of tasks and calls that are not translated."""
 _REFUSED = {
     "subtask": "bind arguments with .s() and .si()",
     "signature": "bind arguments with .s() and .si()",

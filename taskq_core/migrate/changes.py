@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import libcst as cst
+from libcst import matchers as m
 
 from taskq_core.errors import ConfigurationError
 from taskq_core.migrate.calls import Calls
@@ -21,12 +22,14 @@ from taskq_core.migrate.settings import (
     Setting,
     Settings,
     app_settings,
+    discovered,
     django_settings,
     is_spent,
     periodic_calls,
     queue_module,
     route_tasks,
     take_periodic_call,
+    task_defaults,
 )
 from taskq_core.migrate.source import (
     MARK,
@@ -260,6 +263,9 @@ class _Plan:
             each.name == "task_time_limit" and constant(each.value) is not None for each in every
         )
         route_tasks(every, self.project)
+        defaults = task_defaults(every)
+        for task in self.project.tasks:
+            task.options = defaults | dict(task.options)
         self._check_tasks()
         for file in self.files:
             record_usage(file, self.settings)
@@ -312,6 +318,12 @@ class _Plan:
         for each in found:
             settings.take(each)
         for file in self.files if settings is self.settings else ():
+            for found_call in file.all(cst.Call):
+                if m.matches(found_call.func, m.Attribute(attr=m.Name("autodiscover_tasks"))):
+                    try:
+                        discovered(file, found_call, settings, is_django=self.is_django)
+                    except CannotTranslateError as error:
+                        file.mark(found_call, str(error))
             for function, calls in periodic_calls(file):
                 for call in calls:
                     try:

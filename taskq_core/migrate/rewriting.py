@@ -205,17 +205,28 @@ class Rewriter(cst.CSTTransformer):
     def visit_Call(self, node: cst.Call) -> None:
         for name in (each.keyword.value for each in node.args if each.keyword):
             if name.startswith("CELERY_"):
-                self._mark(f"{name} does not change taskq; in tests, see capture() and eager() of {self._testing}")
+                self._mark_setting(name)
+        function = node.func
+        is_update = isinstance(function, cst.Attribute) and function.attr.value == "update"
+        if is_update and self._is_conf(cst.ensure_type(function, cst.Attribute).value) and self._is_inside(node):
+            self._mark_setting("conf.update()")
 
     def visit_AssignTarget(self, node: cst.AssignTarget) -> None:
-        target, line = node.target, self._file.parent(self._file.parent(node))
-        if not isinstance(target, cst.Attribute) or isinstance(self._file.parent(line), cst.Module):
+        target = node.target
+        if not isinstance(target, cst.Attribute) or not self._is_inside(node):
             return
-        of = target.value
-        is_conf = isinstance(of, cst.Attribute) and of.attr.value == "conf" and self._file.is_app(of.value)
-        if is_conf or target.attr.value.startswith("CELERY_"):
-            name = target.attr.value
-            self._mark(f"{name} does not change taskq; in tests, see capture() and eager() of {self._testing}")
+        if self._is_conf(target.value) or target.attr.value.startswith("CELERY_"):
+            self._mark_setting(target.attr.value)
+
+    def _is_conf(self, node: cst.BaseExpression) -> bool:
+        return isinstance(node, cst.Attribute) and node.attr.value == "conf" and self._file.is_app(node.value)
+
+    def _is_inside(self, node: Node) -> bool:
+        """Return whether a node is inside a function or class, where the settings of an app are not read."""
+        return any(isinstance(each, cst.FunctionDef | cst.ClassDef) for each in self._file.parents(node))
+
+    def _mark_setting(self, name: str) -> None:
+        self._mark(f"{name} does not change taskq; in tests, see capture() and eager() of {self._testing}")
 
     def visit_Attribute(self, node: cst.Attribute) -> None:
         of, name = self._file.meaning(node.value), node.attr.value

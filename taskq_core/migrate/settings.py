@@ -14,6 +14,7 @@ from libcst import matchers as m
 
 from taskq_core.migrate.schedules import seconds_of, spec_of
 from taskq_core.migrate.source import (
+    OPTION_HINTS,
     CannotTranslateError,
     File,
     Node,
@@ -37,44 +38,83 @@ from taskq_core.migrate.tasks import RESULT_KEPT_S
 _OTHER_NAMES = {
     "broker": "broker_url",
     "backend": "result_backend",
-    "celerybeat_schedule": "beat_schedule",
-    "celery_timezone": "timezone",
-    "routes": "task_routes",
-    "queues": "task_queues",
-    "always_eager": "task_always_eager",
     "eager_propagates_exceptions": "task_eager_propagates",
-    "celeryd_concurrency": "worker_concurrency",
     "celeryd_task_time_limit": "task_time_limit",
     "celeryd_task_soft_time_limit": "task_soft_time_limit",
-    "default_queue": "task_default_queue",
     "task_result_expires": "result_expires",
+    "send_events": "worker_send_task_events",
     "include": "imports",
 }
 """Current names of settings, by their name before Celery 4 or as an argument of `Celery(...)`."""
-_NEEDLESS = {
-    "accept_content": "payloads are JSON",
-    "task_serializer": "payloads are JSON",
-    "result_serializer": "payloads are JSON",
-    "enable_utc": "taskq uses datetimes with a time zone",
-    "result_backend": "a result is stored with its task, for the task's `retention`",
-    "task_acks_late": "a task is settled when it has ended",
-    "task_reject_on_worker_lost": "a task of a lost worker runs again",
-    "task_acks_on_failure_or_timeout": "a failed task is settled",
-    "task_track_started": "running tasks are always `active`",
-    "task_send_sent_event": "there are no events to enable",
-    "worker_send_task_events": "there are no events to enable",
-    "worker_prefetch_multiplier": "a worker takes tasks for free slots only",
-    "broker_connection_retry": "a worker always reconnects",
-    "broker_connection_retry_on_startup": "a worker always reconnects",
-    "broker_connection_max_retries": "a worker always reconnects",
-    "task_create_missing_queues": "a queue exists from its first task on",
-    "task_store_errors_even_if_ignored": "the error is stored with the archived task",
-    "task_ignore_result": "results are stored only with `retention`",
-    "worker_hijack_root_logger": "logging is left to the project",
-    "worker_pool": "plain functions run in threads, coroutines on the event loop",
-    "beat_scheduler": "schedulers are part of taskq",
-    "imports": "name the modules of tasks when you start the worker; in Django tasks.py of each app is found",
+_HAS_NO_EVENTS = "taskq has no events; the dashboard, the metrics, on_error and on_archived replace their receivers"
+_JSON = ("json", "application/json")
+_NOT_JSON = "taskq payloads are JSON; pass values that JSON can represent, or annotate the parameters"
+_NEEDLESS: dict[str, tuple[tuple[object, ...], str, str]] = {
+    "accept_content": (_JSON, "payloads are JSON", _NOT_JSON),
+    "result_accept_content": (_JSON, "payloads are JSON", _NOT_JSON),
+    "task_serializer": (_JSON, "payloads are JSON", _NOT_JSON),
+    "result_serializer": (_JSON, "payloads are JSON", _NOT_JSON),
+    "enable_utc": (
+        (True,),
+        "taskq stores times in UTC",
+        "set TIME_ZONE, in which cron lines are read, and pass datetimes with a time zone to run_after",
+    ),
+    "task_acks_late": (
+        (True, False),
+        "each task has options that settle it as before",
+        "no literal; add no_retry_on=Exception instead of max_retry=0 to tasks that run again if a worker is killed",
+    ),
+    "task_ignore_result": (
+        (True, False),
+        "only tasks whose results the project reads have retention",
+        "no literal; add retention=0 to tasks without a result",
+    ),
+    "task_default_rate_limit": ((...,), "each task has the option rate_limit", "no literal; see rate_limit"),
+    "task_reject_on_worker_lost": (
+        (True, False),
+        "a task with acks_late runs again if its worker is killed",
+        "no literal; see max_retry and no_retry_on",
+    ),
+    "task_acks_on_failure_or_timeout": (
+        (True,),
+        "a task that fails is settled",
+        "a failed task is archived, and `taskq task run` runs it again",
+    ),
+    "task_track_started": ((True, False), "a running task is always `active`", ""),
+    "task_store_errors_even_if_ignored": ((True, False), "the error is always stored with the archived task", ""),
+    "task_send_sent_event": ((False,), "there are no events", _HAS_NO_EVENTS),
+    "worker_send_task_events": ((False,), "there are no events", _HAS_NO_EVENTS),
+    "worker_prefetch_multiplier": ((...,), "a worker takes tasks for free slots only", ""),
+    "broker_connection_retry": ((True,), "a worker always reconnects", "a worker always reconnects, and does not exit"),
+    "broker_connection_retry_on_startup": (
+        (True,),
+        "a worker always reconnects",
+        "a worker always reconnects, and does not exit",
+    ),
+    "broker_connection_max_retries": ((), "", "a worker always reconnects, and does not exit"),
+    "task_create_missing_queues": (
+        (True,),
+        "a queue exists from its first task on",
+        "a queue exists from its first task on; add each queue to QUEUES, so that workers serve it",
+    ),
+    "worker_hijack_root_logger": (
+        (False,),
+        "logging is configured by the project",
+        "a worker does not change the handlers of the project; configure them in the project",
+    ),
+    "worker_pool": (
+        ("threads",),
+        "plain functions run in threads",
+        "plain functions run in threads, and coroutines on the event loop; for CPU-bound tasks see --processes",
+    ),
+    "beat_scheduler": (
+        ("celery.beat:PersistentScheduler", "celery.beat.PersistentScheduler"),
+        "schedulers are part of taskq",
+        "enter the periodic tasks of this scheduler in SCHEDULE, or in taskq's admin",
+    ),
 }
+"""Settings without a successor: the values with which nothing is lost (`...`: all), the reason, and otherwise what the
+user has to do."""
 _PLAIN = {
     "broker_url": "url",
     "timezone": "time_zone",
@@ -108,9 +148,11 @@ class Configured:
     defaults: dict[str, str] = field(default_factory=dict)
     schedule: dict[str, dict[str, str]] = field(default_factory=dict)
     queues: list[str] = field(default_factory=list)
+    include: list[str] = field(default_factory=list)
+    autodiscover: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.values or self.defaults or self.schedule or self.queues)
+        return any((self.values, self.defaults, self.schedule, self.queues, self.include, self.autodiscover))
 
     def lines(self, *, upper: bool) -> Iterator[str]:
         """Yield the source lines: entries of a dict with uppercase names, or keyword arguments."""
@@ -118,6 +160,9 @@ class Configured:
         values = dict(self.values)
         if queues != ['"default"']:
             values["queues"] = f"[{', '.join(queues)}]"
+        for name, modules in (("include", self.include), ("autodiscover", self.autodiscover)):
+            if modules:
+                values[name] = f"[{', '.join(dict.fromkeys(modules))}]"
         if self.defaults:
             values["defaults"] = "{" + ", ".join(f'"{name}": {text}' for name, text in self.defaults.items()) + "}"
         for name, value in values.items():
@@ -146,11 +191,18 @@ def django_settings(file: File) -> list[Setting]:
     for line, name, value in assignments(file):
         if name == "TASKQ":
             return []
-        if name.startswith("CELERY"):
-            known = name.lower() if name.startswith("CELERYBEAT") else name.lower().removeprefix("celery_")
-            known = _OTHER_NAMES.get(known, known)
-            found.append(Setting(name=known, value=value, file=file, node=line, is_settings_file=True))
+        if name.startswith("CELERY") or name == "BROKER_URL":
+            found.append(Setting(name=current_name(name), value=value, file=file, node=line, is_settings_file=True))
     return found
+
+
+def current_name(name: str) -> str:
+    """Return the name of a setting since Celery 4, such as `task_acks_late` for `CELERY_ACKS_LATE`."""
+    name = name.lower().removeprefix("celery_")
+    name = _OTHER_NAMES.get(name, name)
+    name = re.sub("^celerybeat_", "beat_", re.sub("^celeryd_", "worker_", name))
+    known = {*_NEEDLESS, *_PLAIN, *_DEFAULTS, "beat_schedule", "task_routes", "task_queues", "task_time_limit"}
+    return f"task_{name}" if name not in known and f"task_{name}" in known else name
 
 
 def app_settings(file: File, files: Iterable[File]) -> Iterator[Setting]:
@@ -168,23 +220,37 @@ def app_settings(file: File, files: Iterable[File]) -> Iterator[Setting]:
         elif m.matches(value, m.Call(m.Attribute(conf, m.Name("update")))) and file.is_app(value.func.value.value):
             given = keywords(value)
         elif m.matches(value, m.Call(m.Attribute(attr=m.Name("config_from_object")))) and file.is_app(value.func.value):
-            yield from _settings_module(value, files)
+            yield from _settings_module(file, value, files)
         for name, each in given.items():
-            yield Setting(name=_OTHER_NAMES.get(name, name or "update()"), value=each, file=file, node=line)
+            yield Setting(name=current_name(name) or "update()", value=each, file=file, node=line)
 
 
-def _settings_module(call: cst.Call, files: Iterable[File]) -> Iterator[Setting]:
+def _settings_module(file: File, call: cst.Call, files: Iterable[File]) -> Iterator[Setting]:
     """Yield the settings of the module that `config_from_object` names."""
-    module = constant(call.args[0].value) if call.args else None
-    for other in files if isinstance(module, str) else ():
-        for line, name, value in assignments(other) if ends_with(other.module, str(module)) else ():
-            yield Setting(name=_OTHER_NAMES.get(name, name), value=value, file=other, node=line)
+    given = call.args[0].value if call.args else None
+    module = constant(given) if isinstance(given, cst.SimpleString) or given is None else file.dotted(given)
+    found = [each for each in files if isinstance(module, str) and ends_with(each.module, module)]
+    if not found and "django.conf" not in str(module):
+        file.mark(call, "config_from_object: these settings were not found; write them into the settings of taskq")
+    for other in found:
+        for line, name, value in assignments(other):
+            if not name.startswith("_"):
+                yield Setting(name=current_name(name), value=value, file=other, node=line)
+
+
+def task_defaults(settings: Iterable[Setting]) -> dict[str, cst.BaseExpression]:
+    """Return the options of the decorator that settings set for all tasks."""
+    names = {"task_acks_late": "acks_late", "task_ignore_result": "ignore_result"}
+    names["task_default_rate_limit"] = "rate_limit"
+    found = [(names[each.name], each.value) for each in settings if each.name in names]
+    return {name: value for name, value in reversed(found) if constant(value) not in (..., None, False)}
 
 
 def route_tasks(settings: Iterable[Setting], project: Project) -> None:
     """Set the queue of tasks that `task_routes` names."""
     found = [each for each in settings if each.name == "task_routes"]
-    routes = (_routes(found[0].value) if len(found) == 1 else None) or {}
+    routes = _routes(found[0].value)[0] if len(found) == 1 else {}
+    project.is_routed = len(found) == 1
     for task in project.tasks:
         exact = next((name for name in task.names if name in routes), None)
         patterns = (each for each in routes if "*" in each and any(fnmatchcase(name, each) for name in task.names))
@@ -192,16 +258,27 @@ def route_tasks(settings: Iterable[Setting], project: Project) -> None:
         task.queue = routes[route] if route else None
 
 
-def _routes(value: cst.BaseExpression) -> dict[str, str] | None:
-    """Return queues by task name or pattern; None if a route has other options than a queue."""
+def _routes(value: cst.BaseExpression) -> tuple[dict[str, str], list[str]]:
+    """Return queues by task name or pattern, and what else the routes contain.
+
+    Celery takes a dict, or a list of dicts, pairs and functions. The value of a route is a dict or a queue.
+    """
     found: dict[str, str] = {}
-    for name, route in entries(value) or [(..., value)]:
-        options = dict(entries(route) or ())
-        queue = constant(options.get("queue"))
-        if not isinstance(name, str) or options.keys() != {"queue"} or not isinstance(queue, str):
-            return None
-        found[name] = queue
-    return found
+    others = []
+    for part in elements(value) or [value]:
+        pair = elements(part) or ()
+        routes = [(constant(pair[0]), pair[1])] if len(pair) == 2 else entries(part)
+        if routes is None or (len(pair) != 2 and not isinstance(part, cst.Dict)):
+            others.append(f"{code(part)} is not a literal route")
+        for name, route in routes or ():
+            options = dict(entries(route) or [("queue", route)])
+            queue = constant(options.pop("queue", None))
+            if not isinstance(name, str) or not isinstance(queue, str):
+                others.append(f"the route of {name if isinstance(name, str) else '...'} has no literal queue")
+                continue
+            found.setdefault(name, queue)
+            others += [f"{name}: {key}: {OPTION_HINTS.get(str(key), 'no equivalent')}" for key in options]
+    return found, others
 
 
 # --- translating ------------------------------------------------------------------------------------------------------
@@ -238,9 +315,19 @@ class Settings:
         if constant(value) is None:
             return
         if name in _NEEDLESS:
-            if name.endswith(("serializer", "content")) and "pickle" in code(value):
-                raise CannotTranslateError(f"{name}: taskq payloads are JSON and cannot be pickle")
-            setting.file.note(setting.node, f"{name} is not needed: {_NEEDLESS[name]}")
+            harmless, reason, todo = _NEEDLESS[name]
+            values = [constant(each) for each in elements(value) or [value]]
+            is_unclear = bool(todo) and ... in values
+            if is_unclear or (... not in harmless and not all(each in harmless for each in values)):
+                raise CannotTranslateError(f"{name}: {todo or 'the value is not a literal'}")
+            setting.file.note(setting.node, f"{name} is not needed: {reason}")
+        elif name == "result_backend":
+            text = "results are stored in Redis, by tasks with retention: those whose results this project reads"
+            if re.match(r"django-|db\+|mongodb|file|s3|elasticsearch", str(constant(value))):
+                raise CannotTranslateError(f"result_backend: {text}; a program that reads this backend finds none")
+            setting.file.note(setting.node, f"result_backend: {text}; add it if other programs read more")
+        elif name == "imports":
+            self._include(setting)
         elif name == "beat_schedule":
             self._take_schedule(setting)
         elif name == "task_routes":
@@ -274,17 +361,25 @@ class Settings:
         seconds = seconds_of(code(value))
         return code(value) if seconds is None else f"{seconds:g}"
 
+    def _include(self, setting: Setting) -> None:
+        """Add the modules of `imports` to the setting `INCLUDE`."""
+        found = elements(setting.value)
+        if found is None and isinstance(constant(setting.value), str):
+            found = [setting.value]
+        whole = [f"*{self._text(setting, setting.value)}"] if found is None else []
+        self.configured.include += [*whole, *(self._text(setting, each) for each in found or ())]
+
     def _take_routes(self, setting: Setting) -> None:
-        routes = _routes(setting.value)
-        if routes is None:
-            raise CannotTranslateError(
-                'task_routes: only a dict of names or patterns to {"queue": "..."} can become options of tasks'
-            )
+        routes, problems = _routes(setting.value)
         names = [name for task in self._project.tasks if not task.left for name in task.names]
         others = [route for route in routes if not any(fnmatchcase(name, route) for name in names)]
         self.add_queues(literal(queue) for queue in routes.values())
         if others:
-            raise CannotTranslateError(f"task_routes: no rewritten task has the name {', '.join(others)}")
+            problems.append(f"no rewritten task has the name {', '.join(others)}")
+        if not self._project.is_routed:
+            problems = ["it is set more than once; add the option queue to the tasks"]
+        if problems:
+            raise CannotTranslateError(f"task_routes: {'; '.join(problems)}")
         setting.file.note(setting.node, "task_routes is not needed: each task has the option queue")
 
     def _take_queues(self, setting: Setting) -> None:
@@ -383,6 +478,26 @@ class Settings:
     def _argument(self, setting: Setting, value: cst.BaseExpression) -> str:
         self._text(setting, value)
         return code(value)
+
+
+def discovered(file: File, call: cst.Call, settings: Settings, *, is_django: bool) -> None:
+    """Translate a call of `autodiscover_tasks` into `INCLUDE` or `AUTODISCOVER`.
+
+    Raises:
+        CannotTranslateError: The call has no equivalent.
+    """
+    given = bound(call, ("packages", "related_name", "force"), "autodiscover_tasks")
+    packages, related = given.get("packages"), constant(given.get("related_name", cst.SimpleString('"tasks"')))
+    names = elements(packages) if packages is not None else None
+    is_of_apps = is_django and (packages is None or "INSTALLED_APPS" in code(packages))
+    if is_of_apps and isinstance(related, str):
+        settings.configured.autodiscover += [literal("tasks"), literal(related)] if related != "tasks" else []
+    elif names is not None and all(isinstance(constant(each), str) for each in names) and related is not ...:
+        modules = [f"{constant(each)}.{related}" if related else constant(each) for each in names]
+        known = {task.file.imported_as for task in file.project.tasks}
+        settings.configured.include += [literal(each) for each in modules if each in known]
+    else:
+        raise CannotTranslateError("autodiscover_tasks: list the modules with tasks in INCLUDE or AUTODISCOVER")
 
 
 def periodic_calls(file: File) -> Iterator[tuple[cst.FunctionDef, list[cst.Call]]]:

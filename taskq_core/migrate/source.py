@@ -24,6 +24,11 @@ from libcst.metadata import (
 MARK = "# TODO taskq: "
 """Start of each comment that names code which was not translated."""
 CANVAS = ("chain", "group", "chord")
+OPTION_HINTS = {
+    "priority": "taskq's option priority takes 9 first and 0, its default, last; with Redis, Celery takes 0 first",
+    "shadow": "the option named of a workflow, or the arguments, show in the dashboard what a task is for",
+}
+"""What replaces options of tasks and calls that are not translated."""
 _APP_MODULES = ("celery", "celery_app", "celeryapp")
 _TASK_DECORATORS = ("celery.shared_task", "celery.app.shared_task", "celery.task")
 Function = cst.FunctionDef
@@ -42,7 +47,7 @@ class Task:
     Attributes:
         place: The dotted name of the task's function.
         name: Name of the task in Celery.
-        options: The arguments of its decorator, by name.
+        options: The arguments of its decorator, by name, after those that settings set for all tasks.
         parameters: Names of its parameters without `self`, None if it takes `*args` or positional-only arguments.
         left: Reason why the task is not rewritten, "" if it is rewritten.
         queue: The queue to which `task_routes` sends the task.
@@ -81,6 +86,7 @@ class Project:
     def __init__(self) -> None:
         self.apps: set[str] = set()
         self.tasks: list[Task] = []
+        self.is_routed = False
         self._by_end: dict[str, list[Task]] = {}
         self._by_name: dict[str, Task] = {}
         self._by_node: dict[Node, Task] = {}

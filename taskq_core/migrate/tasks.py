@@ -13,6 +13,7 @@ from libcst import matchers as m
 
 from taskq_core.migrate.source import (
     CANVAS,
+    OPTION_HINTS,
     CannotTranslateError,
     Function,
     Node,
@@ -116,7 +117,7 @@ def task_options(task: Task, add_import: AddImport, *, is_strict: bool = False) 
         CannotTranslateError: An option has no equivalent.
     """
     given = task.options
-    if isinstance(task.decorator, cst.Call) and len(given) != len(task.decorator.args):
+    if isinstance(task.decorator, cst.Call) and not all(each.keyword or each.star for each in task.decorator.args):
         raise CannotTranslateError("the decorator has positional arguments")
     found = []
     for name, value in given.items():
@@ -128,10 +129,15 @@ def task_options(task: Task, add_import: AddImport, *, is_strict: bool = False) 
         elif name == "rate_limit":
             found.append(f"rate_limit={_rate(value)}")
         elif name in ("time_limit", "soft_time_limit", "serializer", *_RETRYING, *_NEEDLESS):
+            if name == "acks_on_failure_or_timeout" and constant(value) is not True:
+                raise CannotTranslateError(f"the option {name}={code(value)} has no equivalent: a failure is archived")
+            if name == "throws":
+                task.file.note(task.node, "throws: taskq logs these errors like all others")
             if name == "serializer" and constant(value) != "json":
                 raise CannotTranslateError(f"the option serializer={code(value)} has no equivalent: payloads are JSON")
         else:
-            raise CannotTranslateError(f"the option {name or '*'}={code(value)} has no equivalent")
+            hint = f": {OPTION_HINTS[name]}" if name in OPTION_HINTS else " has no equivalent"
+            raise CannotTranslateError(f"the option {name or '*'}={code(value)}{hint}")
     return [*found, *_time_limits(task, is_strict=is_strict), *_retrying(task, add_import), *_inferred_options(task)]
 
 
@@ -168,7 +174,10 @@ def _retrying(task: Task, add_import: AddImport) -> list[str]:
     if automatic is None and not _asks_for_retries(task):
         # Celery does not retry this task after an error. With acks_late, Celery runs the task again if its worker is
         # lost.
-        return ["no_retry_on=Exception" if constant(given.get("acks_late")) is True else "max_retry=0"]
+        is_late = constant(given.get("acks_late", cst.Name("False")))
+        if is_late is ...:
+            raise CannotTranslateError("the option acks_late is not a literal")
+        return ["no_retry_on=Exception" if is_late else "max_retry=0"]
     most = given.get("max_retries")
     if most is not None and constant(most) is None:
         raise CannotTranslateError("max_retries=None retries the task forever; set a number")

@@ -19,7 +19,9 @@ import pytest
 from taskq_core.cli import main
 from taskq_core.errors import ConfigurationError
 from taskq_core.migrate import Change, Target, migrate_celery
-from taskq_core.migrate.schedules import CannotTranslateError, spec_of
+from taskq_core.migrate.schedules import spec_of
+from taskq_core.migrate.settings import _NEEDLESS, current_name
+from taskq_core.migrate.source import CannotTranslateError
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden" / "celery"
@@ -396,6 +398,8 @@ def test_a_call_by_name_names_the_option_that_it_cannot_have(tmp_path: Path) -> 
 ROUTES = {
     "a dict": ("{'shop.tasks.send': {'queue': 'mail'}, 'shop.tasks.*': {'queue': 'shop'}}", '"mail"', '"shop"'),
     "a pattern that comes first": ("{'*.other': {'queue': 'a'}, 'shop.*': {'queue': 'b'}}", '"b"', '"a"'),
+    "a list of pairs": ("[('shop.tasks.send', {'queue': 'm'}), ('shop.*', 'b')]", '"m"', '"b"'),
+    "a list of dicts, the first wins": ("[{'*.send': 'm'}, {'*.send': 'x', '*.other': 'b'}]", '"m"', '"b"'),
     "a name before its pattern": ("{'shop.*': {'queue': 'b'}, 'shop.tasks.send': {'queue': 'm'}}", '"m"', '"b"'),
 }
 
@@ -439,10 +443,12 @@ def test_routes_that_match_no_task_are_marked(tmp_path: Path, subtests: pytest.S
             "{'shop.tasks.send': {'queue': 'a'}, 'billing.*': {'queue': 'b'}}",
             "no rewritten task has the name billing.*",
         ),
-        ("{'shop.tasks.send': {'exchange': 'a'}}", "task_routes: only a dict"),
-        ("{'shop.tasks.send': 'a'}", "task_routes: only a dict"),
-        ("(route_task,)", "task_routes: only a dict"),
-        ("ROUTES", "task_routes: only a dict"),
+        ("{'shop.tasks.send': {'exchange': 'a'}}", "the route of shop.tasks.send has no literal queue"),
+        ("{'shop.tasks.send': {'queue': 'a', 'exchange': 'b'}}", "shop.tasks.send: exchange: no equivalent"),
+        ("{'shop.tasks.send': {'queue': 'a'}, 'x': {'queue': 'b', 'priority': 3}}", "x: priority: taskq's option"),
+        ("({'shop.tasks.send': {'queue': 'a'}}, route_task)", "route_task is not a literal route"),
+        ("{'shop.tasks.send': {'queue': 'a'}, re.compile('x'): 'b'}", "the route of ... has no literal queue"),
+        ("ROUTES", "ROUTES is not a literal route"),
     ]:
         with subtests.test(routes=routes, mark=mark):
             head = "from celery import Celery\n\napp = Celery('shop')\n"
@@ -450,7 +456,7 @@ def test_routes_that_match_no_task_are_marked(tmp_path: Path, subtests: pytest.S
 
             new = migrated(text, tmp_path).new
 
-            assert f"# TODO taskq: task_routes: {mark.removeprefix('task_routes: ')}" in new
+            assert f"# TODO taskq: task_routes: {mark}" in new
             assert ("queue=" in new.partition("def send")[0].rpartition("@")[2]) == (
                 "shop.tasks.send': {'queue'" in routes
             )
@@ -963,6 +969,167 @@ def test_a_module_of_settings_becomes_arguments_of_the_queue(tmp_path: Path) -> 
     )
 
     assert "    url='redis://cache/1',\n    time_zone='Europe/Oslo',\n" in change.new
+
+
+PLAIN = "@task(max_retry=0)"
+LATE = "@task(no_retry_on=Exception)"
+EVENTS = "taskq has no events; the dashboard"
+BACKEND = "results are stored in Redis, by tasks with retention"
+# Settings, then the decorator of a task without options, and what is written or marked.
+SETTINGS_WITHOUT_SUCCESSOR: list[tuple[str, str, str]] = [
+    ("CELERY_TASK_ACKS_LATE = True", LATE, ""),
+    ("CELERY_ACKS_LATE = True", LATE, ""),
+    ("CELERY_TASK_ACKS_LATE = False", PLAIN, ""),
+    ("CELERY_TASK_ACKS_LATE = LATE", PLAIN, "TODO taskq: task_acks_late: no literal; add no_retry_on"),
+    ("CELERY_TASK_ACKS_LATE = CELERY_TASK_REJECT_ON_WORKER_LOST = True", LATE, ""),
+    ("CELERY_TASK_REJECT_ON_WORKER_LOST = True", PLAIN, ""),
+    ("CELERY_TASK_IGNORE_RESULT = True", "@task(retention=0, max_retry=0)", ""),
+    ("CELERY_TASK_IGNORE_RESULT = False", PLAIN, ""),
+    ("CELERY_TASK_DEFAULT_RATE_LIMIT = '5/m'", '@task(rate_limit="5/m", max_retry=0)', ""),
+    ("CELERY_TASK_DEFAULT_RATE_LIMIT = RATE", PLAIN, "TODO taskq: task_default_rate_limit: no literal"),
+    ("CELERY_ACCEPT_CONTENT = ['json', 'application/json']", PLAIN, ""),
+    ("CELERY_ACCEPT_CONTENT = ['msgpack']", PLAIN, "TODO taskq: accept_content: taskq payloads"),
+    ("CELERY_TASK_SERIALIZER = 'json'", PLAIN, ""),
+    ("CELERY_TASK_SERIALIZER = 'pickle'", PLAIN, "TODO taskq: task_serializer: taskq payloads"),
+    ("CELERY_RESULT_SERIALIZER = 'yaml'", PLAIN, "TODO taskq: result_serializer: taskq payloads"),
+    ("CELERY_ENABLE_UTC = True", PLAIN, ""),
+    ("CELERY_ENABLE_UTC = False", PLAIN, "TODO taskq: enable_utc: set TIME_ZONE"),
+    ("CELERY_TASK_ACKS_ON_FAILURE_OR_TIMEOUT = True", PLAIN, ""),
+    ("CELERY_TASK_ACKS_ON_FAILURE_OR_TIMEOUT = False", PLAIN, "TODO taskq: task_acks_on_failure_or"),
+    ("CELERY_TASK_TRACK_STARTED = True", PLAIN, ""),
+    ("CELERY_TASK_STORE_ERRORS_EVEN_IF_IGNORED = True", PLAIN, ""),
+    ("CELERY_TASK_SEND_SENT_EVENT = False", PLAIN, ""),
+    ("CELERY_TASK_SEND_SENT_EVENT = True", PLAIN, f"TODO taskq: task_send_sent_event: {EVENTS}"),
+    ("CELERY_WORKER_SEND_TASK_EVENTS = True", PLAIN, f"TODO taskq: worker_send_task_events: {EVENTS}"),
+    ("CELERY_SEND_EVENTS = False", PLAIN, ""),
+    ("CELERY_WORKER_PREFETCH_MULTIPLIER = PREFETCH", PLAIN, ""),
+    ("CELERYD_PREFETCH_MULTIPLIER = 1", PLAIN, ""),
+    ("CELERY_BROKER_CONNECTION_RETRY = True", PLAIN, ""),
+    ("CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = False", PLAIN, "TODO taskq: broker_connection_retry_on"),
+    ("CELERY_BROKER_CONNECTION_MAX_RETRIES = 3", PLAIN, "TODO taskq: broker_connection_max_retries: a wo"),
+    ("CELERY_TASK_CREATE_MISSING_QUEUES = True", PLAIN, ""),
+    ("CELERY_TASK_CREATE_MISSING_QUEUES = False", PLAIN, "TODO taskq: task_create_missing_queues: "),
+    ("CELERY_WORKER_HIJACK_ROOT_LOGGER = False", PLAIN, ""),
+    ("CELERYD_HIJACK_ROOT_LOGGER = True", PLAIN, "TODO taskq: worker_hijack_root_logger: a worker"),
+    ("CELERY_WORKER_POOL = 'threads'", PLAIN, ""),
+    ("CELERY_WORKER_POOL = 'prefork'", PLAIN, "TODO taskq: worker_pool: plain functions run in threads"),
+    ("CELERY_BEAT_SCHEDULER = 'celery.beat:PersistentScheduler'", PLAIN, ""),
+    ("CELERYBEAT_SCHEDULER = 'mine:Own'", PLAIN, "TODO taskq: beat_scheduler: enter the periodic tasks"),
+    ("CELERY_RESULT_BACKEND = 'django-db'", PLAIN, f"TODO taskq: result_backend: {BACKEND}"),
+    ("CELERY_RESULT_BACKEND = 'redis://cache'", PLAIN, ""),
+    ("CELERY_IMPORTS = ('shop.jobs', 'shop.mail')", PLAIN, "\"INCLUDE\": ['shop.jobs', 'shop.mail'],"),
+    ("CELERY_INCLUDE = MODULES", PLAIN, '"INCLUDE": [*MODULES],'),
+    ("CELERY_QUEUES = ('a',)", PLAIN, '"QUEUES": ["default", "a"],'),
+    ("CELERY_BEAT_SYNC_EVERY = 5", PLAIN, "TODO taskq: beat_sync_every has no equivalent"),
+]
+
+
+def test_a_setting_is_called_needless_only_if_nothing_is_lost(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    """Nothing is lost if the new code keeps the effect, or if the effect is what taskq does with every task."""
+    for number, (setting, decorator, written) in enumerate(SETTINGS_WITHOUT_SUCCESSOR):
+        with subtests.test(setting=setting):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+
+            new = django_project(
+                folder,
+                settings=f"INSTALLED_APPS = ['shop']\n{setting}\n",
+                tasks="from celery import shared_task\n\n\n@shared_task\ndef f(): ...\n",
+            )
+
+            assert f"{decorator}\ndef f" in new["tasks"]
+            assert written in new["settings"]
+            assert ("TODO" in new["settings"] or "TASKQ" in new["settings"]) == bool(written)
+
+
+def test_the_effect_of_every_needless_setting_is_known() -> None:
+    covered = {current_name(setting.partition(" ")[0]) for setting, _, _ in SETTINGS_WITHOUT_SUCCESSOR}
+
+    assert not _NEEDLESS.keys() - covered - {"result_accept_content"}
+
+
+def test_a_task_with_a_global_acks_late_is_called_by_name_with_its_options(tmp_path: Path) -> None:
+    new = migrated(
+        "from celery import Celery\n\napp = Celery('shop')\napp.conf.task_acks_late = True\n\n\n"
+        "@app.task\ndef f(): ...\n\n\n@app.task(acks_late=False)\ndef early(): ...\n",
+        tmp_path,
+    ).new
+
+    assert "@taskq.task(no_retry_on=Exception)\ndef f" in new
+    assert "@taskq.task(max_retry=0)\ndef early" in new
+
+
+def test_modules_with_tasks_are_found_as_before(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for number, (call, written) in enumerate(
+        [
+            ("app.autodiscover_tasks()", ""),
+            ("app.autodiscover_tasks(lambda: settings.INSTALLED_APPS)", ""),
+            ("app.autodiscover_tasks(related_name='jobs')", '"AUTODISCOVER": ["tasks", "jobs"],'),
+            ("app.autodiscover_tasks(['shop', 'gone'], 'jobs')", '"INCLUDE": ["shop.jobs"],'),
+            ("app.autodiscover_tasks(PACKAGES)", "TODO taskq: autodiscover_tasks: list the modules"),
+        ]
+    ):
+        with subtests.test(call=call):
+            (tmp_path / str(number)).mkdir()
+            new = django_project(
+                tmp_path / str(number),
+                settings="INSTALLED_APPS = ['shop']\n",
+                celery=f"from celery import Celery\n\napp = Celery('shop')\n{call}\n",
+                jobs="from celery import shared_task\n\n\n@shared_task\ndef f(): ...\n",
+            )
+
+            texts = new["settings"] + new["celery"].replace("TODO taskq: Celery is", "")
+            assert written in texts
+            assert ("TODO taskq" in texts or "TASKQ" in texts) == bool(written)
+
+
+def test_code_that_has_no_effect_on_taskq_is_marked(tmp_path: Path) -> None:
+    """Tests that run tasks at once would else wait for a worker, and a revoked task would run."""
+    new = django_project(
+        tmp_path,
+        settings="INSTALLED_APPS = ['shop']\n",
+        tasks=HEAD,
+        test_shop="""
+            from celery import current_app
+            from django.test import TestCase, override_settings
+            from shop.celery import app
+            from shop.tasks import f
+
+
+            @override_settings(CELERY_TASK_ALWAYS_EAGER=True)
+            class EagerTest(TestCase):
+                def test_it(self):
+                    with self.settings(CELERY_TASK_EAGER_PROPAGATES=True):
+                        f.delay()
+
+
+            def test_that(settings):
+                settings.CELERY_TASK_ALWAYS_EAGER = True
+                app.conf.task_always_eager = True
+                app.conf.update(task_always_eager=True)
+                app.control.revoke("id", terminate=True)
+                current_app.control.purge()
+            """,
+    )["test_shop"]
+
+    marks = [line.strip()[14:].partition(" ")[0] for line in new.splitlines() if "# TODO taskq" in line]
+    assert marks == [
+        "current_app",
+        "CELERY_TASK_ALWAYS_EAGER",
+        "CELERY_TASK_EAGER_PROPAGATES",
+        "CELERY_TASK_ALWAYS_EAGER",
+        "task_always_eager",
+        "conf.update()",
+        ".control:",
+        ".control:",
+    ]
+    assert "taskq.get(task_id).cancel() replaces revoke()" in new
+
+
+def test_settings_that_are_not_found_are_marked(tmp_path: Path) -> None:
+    new = migrated("from celery import Celery\n\napp = Celery('x')\napp.config_from_object(Config)\n", tmp_path).new
+
+    assert "# TODO taskq: config_from_object: these settings were not found" in new
 
 
 def test_without_libcst_the_command_names_the_extra(

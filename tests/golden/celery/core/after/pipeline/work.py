@@ -9,7 +9,7 @@ from pipeline.queue import taskq
 task = "a name that is taken"
 
 
-@taskq.task(max_retry=0)
+@taskq.task(no_retry_on=Exception)
 def count(text: str) -> int:
     return len(text.split())
 
