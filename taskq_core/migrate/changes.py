@@ -339,15 +339,16 @@ class _Plan:
     def _main_file(self, of_files: dict[File, list[Setting]]) -> File | None:
         """Return the settings file to which `TASKQ` is added: the file with `INSTALLED_APPS`."""
         for file in self.files:
-            names = {name for _, name, _ in assignments(file)}
-            if "INSTALLED_APPS" in names and "TASKQ" not in names:
+            if any(name == "INSTALLED_APPS" for _, name, _ in assignments(file)):
                 return file
         return next((file for file, found in of_files.items() if found), None)
 
     def _configure_django(self, main: File, of_files: dict[File, list[Setting]], of_app: list[Setting]) -> None:
         self._install(main)
         for file, found in of_files.items():
+            written = next((line for line, name, _ in assignments(file) if name == "TASKQ"), None)
             settings = self.settings if file is main else Settings(self.project, is_django=True)
+            settings.is_quiet = written is not None
             self._take(settings, [*found, *(of_app if file is main else ())])
             configured = settings.configured
             if file is main and any("@every" not in each["cron"] for each in configured.schedule.values()):
@@ -365,7 +366,10 @@ class _Plan:
                     if found
                     else next(line for line, name, _ in assignments(file) if name == "INSTALLED_APPS")
                 )
-                self.edits.below[place] = text
+                if written is None:
+                    self.edits.below[place] = text
+                elif found:
+                    file.note(written, "TASKQ exists already; it should contain Celery's settings:\n" + text)
 
     def _install(self, main: File) -> None:
         for line, name, value in assignments(main):

@@ -278,11 +278,14 @@ class Rewriter(cst.CSTTransformer):
 class _MarkImports(cst.CSTTransformer):
     """Writes a comment above each remaining import from Celery for which taskq has a replacement."""
 
+    def visit_Module(self, node: cst.Module) -> None:
+        self._header = comments(node.with_changes(body=[]))  # contains the comments above the first statement
+
     def leave_SimpleStatementLine(
         self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
     ) -> cst.SimpleStatementLine:
         lines = list(updated_node.leading_lines)
-        old = [line.comment.value for line in lines if line.comment]
+        old = [*self._header, *(line.comment.value for line in lines if line.comment)]
         for statement in original_node.body:
             if not isinstance(statement, cst.ImportFrom) or isinstance(statement.names, cst.ImportStar):
                 continue

@@ -186,11 +186,9 @@ def queue_module(configured: Configured, name: str) -> str:
 
 
 def django_settings(file: File) -> list[Setting]:
-    """Return the Celery settings in a Django settings file; an empty list if the file has a `TASKQ` already."""
+    """Return the Celery settings in a Django settings file."""
     found = []
     for line, name, value in assignments(file):
-        if name == "TASKQ":
-            return []
         if name.startswith("CELERY") or name == "BROKER_URL":
             found.append(Setting(name=current_name(name), value=value, file=file, node=line, is_settings_file=True))
     return found
@@ -296,7 +294,7 @@ class Settings:
 
     def __init__(self, project: Project, *, is_django: bool, is_quiet: bool = False) -> None:
         self.configured = Configured()
-        self._is_quiet = is_quiet
+        self.is_quiet = is_quiet
         self._project = project
         self._is_django = is_django
 
@@ -308,7 +306,7 @@ class Settings:
         try:
             self._take(setting)
         except CannotTranslateError as error:
-            (setting.file.note if self._is_quiet else setting.file.mark)(setting.node, str(error))
+            (setting.file.note if self.is_quiet else setting.file.mark)(setting.node, str(error))
 
     def _take(self, setting: Setting) -> None:
         name, value = setting.name, setting.value

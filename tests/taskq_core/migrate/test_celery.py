@@ -103,7 +103,7 @@ def test_a_second_run_adds_no_marks(tmp_path: Path, subtests: pytest.Subtests) -
     for call in ["add.apply_async((1, 2), priority=5)", "chord([add.s(1, 2)], add.s(3)).apply_async(countdown=5)"]:
         with subtests.test(call=call):
             tasks = "@shared_task\ndef add(x, y): ...\n\n\n@shared_task\ndef left(x, /): ...\n"
-            text = f"from celery import chord, shared_task\n\n\n{tasks}\n\n{call}\n"
+            text = f"from celery import chord, current_app, shared_task\n\nprint(current_app)\n\n\n{tasks}\n\n{call}\n"
             first = migrated(text, tmp_path)
             assert first.marks
 
@@ -1124,6 +1124,31 @@ def test_code_that_has_no_effect_on_taskq_is_marked(tmp_path: Path) -> None:
         ".control:",
     ]
     assert "taskq.get(task_id).cancel() replaces revoke()" in new
+
+
+def test_a_second_run_knows_the_settings_and_names_those_to_add(tmp_path: Path) -> None:
+    """`send` was left in the first run. It gets its queue and options, and the report has its periodic entry."""
+    new = django_project(
+        tmp_path,
+        settings="""
+            INSTALLED_APPS = ["shop"]
+            CELERY_TASK_ACKS_LATE = True
+            CELERY_TASK_ROUTES = {"shop.tasks.send": {"queue": "mail"}}
+            CELERY_BEAT_SCHEDULE = {"s": {"task": "shop.tasks.send", "schedule": 60}}
+            """,
+        tasks="from celery import shared_task\n\n\n@shared_task(base=Mine)\ndef send(): ...\n",
+    )
+    for name, text in new.items():
+        (tmp_path / "shop" / f"{name}.py").write_text(text.replace("(base=Mine)", ""))
+
+    found = {each.path.stem: each for each in migrate_celery([tmp_path], Target.parse("django")).changes}
+
+    assert '@task(no_retry_on=Exception, queue="mail")\ndef send' in found["tasks"].new
+    assert not found["settings"].is_change
+    assert any(
+        "TASKQ exists already" in note and '"s": {"task": "shop.tasks.send", "cron": "@every 60s"}' in note
+        for _, note in found["settings"].notes
+    )
 
 
 def test_settings_that_are_not_found_are_marked(tmp_path: Path) -> None:
