@@ -47,7 +47,7 @@ class Task:
     Attributes:
         place: The dotted name of the task's function.
         name: Name of the task in Celery.
-        options: The arguments of its decorator, by name, after those that settings set for all tasks.
+        options: The arguments of its decorator, by name. Settings for all tasks provide defaults.
         parameters: Names of its parameters without `self`, None if it takes `*args` or positional-only arguments.
         left: Reason why the task is not rewritten, "" if it is rewritten.
         queue: The queue to which `task_routes` sends the task.
