@@ -114,6 +114,7 @@ class DurableMachine(RuleBasedStateMachine):
         if before != "w":
             count = str(int(count) + 1)
             self.record.pop("x", None)
+            self.record.pop("by", None)
         self.record["try"] = f"{count} w.{self.call}".encode()
         if waiting := self.record.pop("waiting", b"").decode().partition(" ")[2]:
             self.record[f"u:{waiting}"] = b"%d %b" % (self.now_s * 1000, self._since(waiting))
@@ -138,6 +139,7 @@ class DurableMachine(RuleBasedStateMachine):
         if self.state == "scheduled" and self.record.get("waiting", b"").partition(b" ")[2] == wait.encode():
             self.state = "pending"
             del self.record["waiting"]
+            self.record["by"] = wait.encode()
 
     def settle(self, outcome: Outcome, **more: Any) -> None:
         end = Settlement("t", outcome, self.call_of_run, b"t", **more)
@@ -252,6 +254,7 @@ class DurableMachine(RuleBasedStateMachine):
             self.forget()
             return
         self.settle(Outcome.WAIT, delay_ms=until_ms, record=record)
+        self.record.pop("by", None)
         self.record |= {"x": b"%d" % emitted, "try": b"%d w" % attempt}
         self.record |= {"waiting": ends + b" " + wait.encode(), f"u:{wait}": ends + b" " + since}
         self.state, self.until_s = "scheduled", self.now_s + (seconds or DAY_S)

@@ -8,7 +8,8 @@
 --   e:<name>      end of the sub-tasks (Unix ms)
 --   r:<name>#<k>  k-th signal: "<arrival, Unix ms> <JSON>", without JSON if the task stopped waiting for it
 --   t:<name>#<k>  traceparent of the request that sent this signal
---   by            r:<name>#<k>: the signal that ended the last wait. The runs of this attempt link to its request
+--   by            r:<name>#<k> or c:<name>: the signal or the sub-tasks that ended the last wait. The runs of this
+--                 attempt link to the request that sent the signal
 --   n:<name>      number of signals with this name, including those for which the task stopped waiting
 --   i:<id>        '1' for each signal that arrived, so that a repeated request changes nothing
 --   signals       number of signals that arrived
@@ -73,8 +74,6 @@ local function begin_wait(own, record, mark, wait, until_ms, emitted, now_ms)
   redis.call('EXPIRE', record, record_ttl(until_ms / 1000, now_ms / 1000))
   if call then
     return is_over(own, record, call, now_ms)
-  elseif known[4] then
-    redis.call('HSET', record, 'by', wait)
   end
   return known[4] ~= false
 end

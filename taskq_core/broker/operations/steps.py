@@ -52,8 +52,8 @@ class LoadedSteps:
     @property
     def sender(self) -> str:
         """`traceparent` of the request whose signal has ended the wait before this run, "" if there is none."""
-        wait = self.record.get("by", b"").decode()
-        return self.record.get(f"t:{wait.removeprefix('r:')}", b"").decode()
+        kind, _, signal = self.record.get("by", b"").decode().partition(":")
+        return self.record.get(f"t:{signal}", b"").decode() if kind == "r" else ""
 
 
 def _keys(queue: QueueKeys, task_id: str) -> tuple[str, str, str]:
