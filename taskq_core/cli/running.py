@@ -20,7 +20,7 @@ from taskq_core.execution.context import current
 from taskq_core.execution.logs import LineFormatter
 from taskq_core.service.line_handler import LineHandler
 from taskq_core.settings import Settings, parse_queues, seconds
-from taskq_core.supervisor import Limits, Member, Supervisor, SupervisorConfig
+from taskq_core.supervisor import Limits, Member, SupervisorConfig
 from taskq_core.supervisor.channel import VARIABLE
 from taskq_core.telemetry import flush_at_end, is_log_exporter
 from taskq_core.wire.quoting import clean
@@ -243,6 +243,8 @@ def run(
         if worker.has_retired:
             _replace_process(command())
         return status
+    from taskq_core.supervisor.supervisor import Supervisor  # imported late, because a single process needs no parent
+
     status_writer = StatusWriter(stdout)
     verbosity = int(options.get("verbosity", 1))
     supervisor = Supervisor(app, supervision, command(), write_line=status_writer.write if verbosity else _discard)

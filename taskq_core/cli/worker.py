@@ -15,7 +15,6 @@ from taskq_core.cli.session import Session
 from taskq_core.errors import ConfigurationError
 from taskq_core.settings import Settings
 from taskq_core.worker import Worker
-from taskq_core.worker.autoreload import FolderWatch, Reloading, run_with_autoreload
 
 RELOAD_HELP = "for development: restart when a Python file below this folder changes, after running tasks have finished"
 
@@ -122,7 +121,12 @@ def _work(session: Session, /, targets: tuple[str, ...], reload: bool, verbosity
         # Import the application only in the child process: while code is being edited, the import may fail.
         session.name_app(target)
         running.set_up_log(verbosity)
-        return run_with_autoreload(make, _reloading())
+        # imported late, because only --reload needs it
+        from taskq_core.worker.autoreload import FolderWatch, Reloading, run_with_autoreload
+
+        # When a Python file below the working directory changes, start this command again.
+        reloading = Reloading(watch=partial(FolderWatch, Path.cwd()), command=_command())
+        return run_with_autoreload(make, reloading)
     app = session.named_app(target)
     try:
         running.check_tasks(app)
@@ -149,12 +153,6 @@ def _command() -> list[str]:
     """Return the command line that starts this program again."""
     flags = [f"-W{each}" for each in sys.warnoptions]
     return [sys.executable, *flags, "-m", "taskq_core", *sys.argv[1:]]
-
-
-def _reloading() -> Reloading:
-    """Return the reload rules: when a Python file below the working directory changes, start this command again."""
-    folder = Path.cwd()
-    return Reloading(watch=lambda loaded_since: FolderWatch(folder, loaded_since), command=_command())
 
 
 worker = click.command(

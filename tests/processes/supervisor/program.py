@@ -19,7 +19,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from taskq_core import TaskContext, TaskQ, current_task
-from taskq_core.supervisor import Limits, Member, Supervisor, SupervisorConfig, channel
+from taskq_core.supervisor import Limits, Member, SupervisorConfig, channel
+from taskq_core.supervisor.supervisor import Supervisor
 from taskq_core.worker import Worker, WorkerConfig
 
 if os.environ.get("BREAKS") and channel.VARIABLE in os.environ:

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.supervisor import Supervisor, SupervisorConfig, orphans, supervisor
+from taskq_core.supervisor import SupervisorConfig, orphans, supervisor
 from taskq_core.supervisor.child import Child, Stage
+from taskq_core.supervisor.supervisor import Supervisor
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import until_blocking
 
