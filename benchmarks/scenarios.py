@@ -149,19 +149,37 @@ def drain(
         _configure(telemetry)
     taskq.client.enqueue_many(calls(taskq, f"bench:{kind}", count))
     _flush_spans()
-    log = _log_to_pipe() if is_logged else nullcontext()
+    with _log_to_pipe() if is_logged else nullcontext():
+        # `logging.shutdown` writes the lines that wait, which is part of the work.
+        seconds, cpu_s = work(taskq, concurrency=concurrency, count=count, finish=logging.shutdown)
+    return {"tasks_per_s": count / seconds, "worker_cpu_us": cpu_s / count * 1e6}
+
+
+def work(
+    taskq: TaskQ, *, concurrency: int, count: int, finish: Callable[[], object] = lambda: None
+) -> tuple[float, float]:
+    """Run all tasks of the queue with a worker in this process.
+
+    Args:
+        taskq: The queue application.
+        concurrency: Concurrency of the worker.
+        count: Number of tasks in the queue.
+        finish: Called when the worker has stopped, as part of the measured work.
+
+    Returns:
+        Elapsed seconds since the worker has started, and CPU seconds of this process.
+    """
     listener = _Started()
     worker = Worker(taskq, WorkerConfig(concurrency=concurrency, burst=True), listener=listener)
     before = resource.getrusage(resource.RUSAGE_SELF)
-    with log:
-        status = worker.run()
+    status = worker.run()
+    finish()
     seconds = time.perf_counter() - listener.at
     after = resource.getrusage(resource.RUSAGE_SELF)
     left = taskq.runtime.runner.run(_count(taskq))
     if status or left.processed != count:
         raise SystemExit(f"the worker processed {left.processed} of {count} tasks")
-    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"tasks_per_s": count / seconds, "worker_cpu_us": cpu_s / count * 1e6}
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @contextmanager
@@ -436,7 +454,7 @@ def _run(main: Coroutine[Any, Any, Any]) -> Any:
 
 ROOMS = (
     *("raw", "enqueueing", "growing", "waiting", "handing", "crowd", "workflows", "limiting", "computing"),
-    *("inspecting", "django_site.measuring", "pages"),
+    *("telemetry", "inspecting", "django_site.measuring", "pages"),
 )
 """Modules with further measurements. Those that import web frameworks come last, because the imports take memory."""
 
