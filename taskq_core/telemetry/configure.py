@@ -1,8 +1,8 @@
 """Set up OpenTelemetry's export of traces, metrics and logs from the `OTEL_*` environment.
 
-For programs that have not set up an SDK themselves: one call at the start of the process. Only this module imports the
-SDK, and only during this call. The SDK reads endpoints, headers, sampler, batch sizes, intervals and resource
-attributes itself; this module chooses the exporters:
+For programs that have not set up an SDK themselves: one call at the start of the process. Only this module and
+`span_export` import the SDK, and only during this call. The SDK reads endpoints, headers, sampler, batch sizes,
+intervals and resource attributes itself; this module chooses the exporters:
 
 ===================================  ===========================================================================
 `OTEL_SDK_DISABLED`                  "true": nothing is set up
@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import _logs, metrics, trace
 
 from taskq_core.errors import ConfigurationError
+from taskq_core.telemetry.histograms import SparseHistograms, sparse_histograms
 from taskq_core.telemetry.providers import is_sdk, switch
 
 if TYPE_CHECKING:  # the SDK is an optional dependency
@@ -43,6 +44,8 @@ if TYPE_CHECKING:  # the SDK is an optional dependency
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
+
+    from taskq_core.telemetry.span_export import CountingSpanProcessor
 
 FLUSH_MAX_S = 8.0
 """Default maximum seconds for sending pending spans, metrics and log records, also at the end of a process. A
@@ -69,6 +72,7 @@ class TelemetryHandle:
         self.tracer_provider: TracerProvider | None = None
         self.meter_provider: MeterProvider | None = None
         self.logger_provider: LoggerProvider | None = None
+        self._span_processors: list[CountingSpanProcessor] = []
         self._lock = threading.Lock()
         self._is_shut_down = False
 
@@ -88,6 +92,16 @@ class TelemetryHandle:
     def _providers(self) -> list[Any]:
         every = (self.tracer_provider, self.meter_provider, self.logger_provider)
         return [each for each in every if each is not None]
+
+    @property
+    def lost_spans(self) -> int:
+        """Number of spans of this process that the collector has not received.
+
+        Either too many spans waited for their export (`OTEL_BSP_MAX_QUEUE_SIZE`), or the collector did not accept them,
+        or they ended after the shutdown. The process also logs the number, at most every ten seconds. Some of the spans
+        are counted only at the shutdown.
+        """
+        return sum(each.lost_count for each in self._span_processors)
 
     def shutdown(self, timeout_s: float | None = None) -> bool:
         """Send all pending spans, metrics and log records, and stop exporting permanently. Further calls do nothing.
@@ -169,7 +183,8 @@ def flush_at_end(share: float = 1.0) -> None:
     for handler in [each for each in logging.getLogger().handlers if is_log_exporter(each)]:
         logging.getLogger().removeHandler(handler)  # it would complain about each record of the last lines
     if not _shut_down(providers, timeout_s):
-        _logger.warning("telemetry was not sent within %gs and is dropped", timeout_s)
+        spans = 0 if _handle is None else sum(each.unsent_count for each in _handle._span_processors)
+        _logger.warning("telemetry was not sent within %gs and is dropped, including %d spans", timeout_s, spans)
 
 
 def is_log_exporter(handler: logging.Handler) -> bool:
@@ -204,7 +219,8 @@ def _set_up(service_name: str | None, service_version: str | None) -> TelemetryH
         from opentelemetry.sdk.metrics import MeterProvider
         from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
         from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        from taskq_core.telemetry.span_export import CountingSpanProcessor
     except ImportError as exc:
         raise ConfigurationError(f"the OpenTelemetry SDK is not installed; {_INSTALL}") from exc
 
@@ -221,14 +237,20 @@ def _set_up(service_name: str | None, service_version: str | None) -> TelemetryH
         # limit.
         handle.tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         for exporter in span_exporters:
-            handle.tracer_provider.add_span_processor(BatchSpanProcessor(exporter()))
+            processor = CountingSpanProcessor(exporter)
+            handle.tracer_provider.add_span_processor(processor)
+            handle._span_processors.append(processor)
         trace.set_tracer_provider(handle.tracer_provider)
     if metric_exporters:
         readers: list[MetricReader] = []
+        sparse = SparseHistograms() if _exports_buckets(metric_exporters) else None
         for exporter in metric_exporters:
-            made = exporter()  # a pull exporter, such as the one of Prometheus, is already a reader
+            # A pull exporter, such as the one of Prometheus, is already a reader.
+            made = exporter() if sparse is None else sparse.exporter(exporter)
             readers.append(made if isinstance(made, MetricReader) else PeriodicExportingMetricReader(made))
         handle.meter_provider = MeterProvider(readers, resource, shutdown_on_exit=False)
+        if sparse is not None:
+            sparse_histograms[handle.meter_provider] = sparse
         metrics.set_meter_provider(handle.meter_provider)
     if log_exporters:
         handle.logger_provider = LoggerProvider(resource, shutdown_on_exit=False)
@@ -296,6 +318,13 @@ def _otlp(signal: str) -> str:
         known = " or ".join(repr(name) for name in _PROTOCOLS)
         raise ConfigurationError(f"{variable} must be {known}, got {protocol!r}")
     return _PROTOCOLS[protocol]
+
+
+def _exports_buckets(exporters: Sequence[Callable[[], Any]]) -> bool:
+    """Return whether metrics have one exporter, which exports histograms over OTLP with taskq's buckets."""
+    aggregation = os.environ.get("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "")
+    is_otlp = [getattr(each, "__module__", "").startswith("opentelemetry.exporter.otlp.") for each in exporters]
+    return is_otlp == [True] and aggregation.strip().lower() in ("", "explicit_bucket_histogram")
 
 
 def _load(signal: str, name: str, variable: str) -> Callable[[], Any]:

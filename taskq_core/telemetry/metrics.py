@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from opentelemetry.metrics import Meter, MeterProvider, Observation
 
 from taskq_core.telemetry import names
+from taskq_core.telemetry.histograms import Labels, SparseHistograms, sparse_histograms
 from taskq_core.telemetry.providers import meter_of, switch
 
 V = TypeVar("V")
@@ -20,8 +21,6 @@ MAX_SERIES = 1000
 """Maximum number of sets of labels of each `ClientMetrics` and each `WorkerMetrics` object."""
 OTHER = "_other"
 """Value of the labels queue, task and error for runs and tasks beyond `MAX_SERIES`."""
-
-Labels = dict[str, str | int]
 
 DURATION_BUCKETS_S = (
     0.005,
@@ -71,11 +70,17 @@ NOT_PROCESSED = frozenset((Outcome.SNOOZED, Outcome.WAITING, Outcome.REQUEUED, O
 
 
 class Instruments(dict[names.Metric, Any]):
-    """The OpenTelemetry instruments of one meter, by metric. Each instrument is created at its first use."""
+    """The OpenTelemetry instruments of one meter, by metric. Each instrument is created at its first use.
 
-    def __init__(self, meter: Meter) -> None:
+    Args:
+        meter: The meter.
+        sparse: Creates histograms that give the SDK few durations, if the provider's exporter adds the others.
+    """
+
+    def __init__(self, meter: Meter, sparse: SparseHistograms | None) -> None:
         super().__init__()
         self._meter = meter
+        self._sparse = sparse
 
     def __missing__(self, metric: names.Metric) -> Any:
         if metric.kind == "counter":
@@ -84,6 +89,8 @@ class Instruments(dict[names.Metric, Any]):
             made = self._meter.create_histogram(
                 metric, metric.unit, metric.description, explicit_bucket_boundaries_advisory=DURATION_BUCKETS_S
             )
+            if self._sparse is not None:
+                made = self._sparse.add(metric, made, DURATION_BUCKETS_S)
         return self.setdefault(metric, made)
 
     def observe(self, metric: names.Metric, read: Callable[[], Iterable[Observation]]) -> None:
@@ -118,7 +125,8 @@ class Meters:
         known, instruments = self._current
         if provider is not known:
             meter = meter_of(provider)
-            instruments = None if meter is None else Instruments(meter)
+            sparse = None if provider is None else sparse_histograms.get(provider)
+            instruments = None if meter is None else Instruments(meter, sparse)
             self._current = (provider, instruments)
             if instruments is not None:
                 self._begin(instruments)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, MutableMapping
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
-from opentelemetry.propagators.textmap import Setter, default_getter
+from opentelemetry.propagators.textmap import Getter, Setter
 from opentelemetry.trace import SpanContext, get_current_span
 
 from taskq_core.errors import ConfigurationError
@@ -70,6 +70,28 @@ class _TextSetter(Setter[MutableMapping[str, str]]):
 
 
 _SETTER = _TextSetter()
+
+
+class _HeaderGetter(Getter[Mapping[str, str]]):
+    """Reads headers of a task for a propagator, except empty and too large ones, and baggage if it is not wanted.
+
+    OpenTelemetry's own getter also reads lists of values, which takes longer.
+    """
+
+    def __init__(self, *, baggage: bool) -> None:
+        self._baggage = baggage
+
+    def get(self, carrier: Mapping[str, str], key: str) -> list[str] | None:
+        value = carrier.get(key)
+        if not value or len(value) > HEADERS_LIMIT or (key == BAGGAGE and not self._baggage):
+            return None
+        return [value]
+
+    def keys(self, carrier: Mapping[str, str]) -> list[str]:
+        return [key for key in carrier if self.get(carrier, key) is not None]
+
+
+_GETTER, _GETTER_WITHOUT_BAGGAGE = _HeaderGetter(baggage=True), _HeaderGetter(baggage=False)
 
 
 def trace_headers(context: Context | None = None, *, baggage: bool = True) -> dict[str, str]:
@@ -146,13 +168,8 @@ def extract(headers: Mapping[str, str], *, baggage: bool = True) -> Context:
     """
     if not headers:
         return Context()
-    readable = {
-        name: value
-        for name, value in headers.items()
-        if value and len(value) <= HEADERS_LIMIT and (baggage or name != BAGGAGE)
-    }
     try:
-        return get_global_textmap().extract(readable, Context(), default_getter)
+        return get_global_textmap().extract(headers, Context(), _GETTER if baggage else _GETTER_WITHOUT_BAGGAGE)
     except Exception:
         _logger.warning("the trace in a task's headers could not be read", exc_info=True)
         return Context()

@@ -239,7 +239,8 @@ class Recording:
             for link in links:
                 span.add_link(link.context, link.attributes)
             if attributes:
-                span.set_attributes(attributes)
+                for name, value in attributes.items():  # `set_attributes` takes twice as long for one attribute
+                    span.set_attribute(name, value)
             if error is not None or error_type is not None:
                 record_error(span, error and self._redaction.shown(error), error_type)
             span.end()

@@ -11,11 +11,11 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
 from taskq_core.telemetry import names
+from taskq_core.telemetry.histograms import Labels
 from taskq_core.telemetry.metrics import (
     MAX_SERIES,
     NOT_PROCESSED,
     Instruments,
-    Labels,
     Meters,
     Outcome,
     Series,

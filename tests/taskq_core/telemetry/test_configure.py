@@ -1,6 +1,7 @@
 import http.server
 import importlib
 import logging
+import math
 import os
 import sys
 import threading
@@ -9,8 +10,13 @@ from typing import Any
 
 import pytest
 from opentelemetry import metrics, trace
+from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, PeriodicExportingMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
 from taskq_core import TaskContext
@@ -18,7 +24,7 @@ from taskq_core.errors import ConfigurationError
 from taskq_core.execution.context import current
 from taskq_core.execution.logs import complete_exported_logs
 from taskq_core.supervisor.config import MEMBER_SHARE
-from taskq_core.telemetry import Tracing, configure, flush_at_end, is_log_exporter
+from taskq_core.telemetry import Outcome, Tracing, WorkerMetrics, configure, flush_at_end, is_log_exporter
 
 module = importlib.import_module("taskq_core.telemetry.configure")  # the package gives the function under this name
 
@@ -45,6 +51,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, bytes]] = []
+        self.status = 200
         self.release = threading.Event()
         self.release.set()
         receiver = self
@@ -54,7 +61,7 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.requests.append((self.path, body))
                 receiver.release.wait(30)
-                self.send_response(200)
+                self.send_response(receiver.status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -293,3 +300,127 @@ def test_records_reach_the_collector_with_the_fields_of_their_task(
     assert attributes["attempt"].int_value == 3
     assert handle.logger_provider is not None
     assert not [each for each in logging.getLogger().handlers if is_log_exporter(each)]
+
+
+def received_spans(receiver: Receiver) -> int:
+    traces = [ExportTraceServiceRequest.FromString(body) for path, body in receiver.requests if path == "/v1/traces"]
+    return sum(len(scope.spans) for each in traces for part in each.resource_spans for scope in part.scope_spans)
+
+
+class TestLostSpans:
+    @pytest.fixture(autouse=True)
+    def small_queue(self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+        export_to(receiver, monkeypatch)
+        monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "8")
+        monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4")
+
+    def test_spans_that_find_the_queue_full_are_counted_and_logged(
+        self, receiver: Receiver, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        receiver.release.clear()
+        handle = configure()
+        tracing = Tracing()
+
+        for _ in range(50):
+            tracing.start_producer("low").end()
+        receiver.release.set()
+        handle.shutdown(60)
+
+        logged = [int(record.getMessage().split()[0]) for record in caplog.records if record.name.endswith("span_export")]
+        assert handle.lost_spans >= 50 - 8 - 4
+        assert received_spans(receiver) + handle.lost_spans == 50
+        assert sum(logged) == handle.lost_spans
+
+    def test_a_span_that_the_collector_refuses_or_that_ends_too_late_is_counted(self, receiver: Receiver) -> None:
+        receiver.status = 400
+        handle = configure()
+        tracing = Tracing()
+        late = tracing.start_producer("low")
+        tracing.start_producer("low").end()
+
+        handle.force_flush(60)
+        refused = handle.lost_spans
+        handle.shutdown(60)
+        late.end()
+
+        assert (refused, handle.lost_spans) == (1, 2)
+
+    def test_no_span_is_lost_if_the_queue_has_room(self, receiver: Receiver) -> None:
+        handle = configure()
+        tracing = Tracing()
+
+        for _ in range(20):
+            tracing.start_producer("low").end()
+            handle.force_flush(60)
+
+        assert (received_spans(receiver), handle.lost_spans) == (20, 0)
+
+
+@pytest.mark.parametrize("temporality", ["cumulative", "delta"])
+def test_exported_durations_are_those_of_an_sdk_that_gets_each(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, provider: TracerProvider, temporality: str
+) -> None:
+    export_to(receiver, monkeypatch)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", temporality)
+    handle = configure()
+    exporter = Exported(OTLPMetricExporter()._preferred_temporality)
+    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=math.inf)
+    plain = MeterProvider([reader], shutdown_on_exit=False)
+    workers = [WorkerMetrics(), WorkerMetrics(meter_provider=plain)]
+    span = Tracing(tracer_provider=provider).start_producer("low")
+
+    for durations in ([0.2, 0.002, 0.3, 0.001, 7.0], [], [0.2, 0.25, 400.0, 0.21, 500.0]):
+        for worker in workers:
+            for number, duration_s in enumerate(durations):
+                name = ("email", "report")[number % 2]
+                worker.record("low", name, Outcome.COMPLETED, duration_s)
+                worker.record("low", name, Outcome.COMPLETED, duration_s, context=span.context)
+                worker.waited("low", name, duration_s / 3)
+        handle.force_flush(60)
+        plain.force_flush()
+
+    bodies = [body for path, body in receiver.requests if path == "/v1/metrics"]
+    found = [point for body in bodies for point in histogram_points(ExportMetricsServiceRequest.FromString(body))]
+    expected = [point for request in exporter.requests for point in histogram_points(request)]
+    assert [values for values, _ in found] == [values for values, _ in expected]
+    assert {len(exemplars) for _, exemplars in found} >= {1, 2}
+    assert {trace for _, exemplars in found for trace in exemplars} == {
+        span.span_context.trace_id.to_bytes(16, "big"),
+    }
+    plain.shutdown()
+
+
+class Exported(MetricExporter):
+    """Keeps what a reader exports, as it would be sent."""
+
+    def __init__(self, temporality: Any) -> None:
+        super().__init__(preferred_temporality=temporality)
+        self.requests: list[ExportMetricsServiceRequest] = []
+
+    def export(self, metrics_data: Any, timeout_millis: float = 10_000, **options: Any) -> MetricExportResult:
+        self.requests.append(encode_metrics(metrics_data))
+        return MetricExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        return True
+
+    def shutdown(self, timeout_millis: float = 30_000, **options: Any) -> None: ...
+
+
+def histogram_points(request: ExportMetricsServiceRequest) -> list[tuple[Any, list[bytes]]]:
+    """Of each point: its name, labels, temporality and values, and the traces of its exemplars."""
+    scopes = [scope for resource in request.resource_metrics for scope in resource.scope_metrics]
+    return [
+        (
+            (
+                metric.name,
+                sorted((each.key, each.value.string_value) for each in point.attributes),
+                metric.histogram.aggregation_temporality,
+                (point.count, pytest.approx(point.sum), point.min, point.max),
+                (tuple(point.bucket_counts), tuple(point.explicit_bounds)),
+            ),
+            [each.trace_id for each in point.exemplars],
+        )
+        for metric in sorted((each for scope in scopes for each in scope.metrics), key=lambda each: each.name)
+        for point in metric.histogram.data_points
+    ]
