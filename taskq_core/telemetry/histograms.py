@@ -28,7 +28,7 @@ class _Counts:
     """Durations with the same labels that the SDK did not get.
 
     Attributes:
-        labels: The labels. They stay referenced here, because their identity is the key of these counts.
+        labels: The labels.
         buckets: Number of durations in each bucket.
         recorded: The buckets of which the SDK has a duration since the last export, each with whether it was sampled.
     """
@@ -57,23 +57,23 @@ class SparseHistogram:
         self._histogram = histogram
         self._bounds = bounds
         self._lock = threading.Lock()
-        self._counts: dict[int, _Counts] = {}
+        self._counts: dict[tuple[tuple[str, str | int], ...], _Counts] = {}
 
     def record(self, amount: float, attributes: Labels, context: Context | None = None) -> None:
         """Record a duration.
 
         Args:
             amount: The duration in seconds.
-            attributes: The labels. Equal labels must be the same object in all calls, or memory grows.
+            attributes: The labels.
             context: Context of the run. The SDK may store an exemplar if its trace is sampled.
         """
+        key = tuple(attributes.items())
         bucket = bisect_left(self._bounds, amount)
         is_sampled = trace.get_current_span(context).get_span_context().trace_flags.sampled
         with self._lock:
-            counts = self._counts.get(id(attributes))
+            counts = self._counts.get(key)
             if counts is None:
-                counts = _Counts(labels=attributes, buckets=[0] * (len(self._bounds) + 1))
-                self._counts[id(attributes)] = counts
+                counts = self._counts[key] = _Counts(labels=attributes, buckets=[0] * (len(self._bounds) + 1))
             if (bucket, is_sampled) in counts.recorded:
                 counts.buckets[bucket] += 1
                 counts.total += amount
@@ -90,8 +90,7 @@ class SparseHistogram:
 
     def _complete(self, point: Any, *, is_delta: bool) -> Any:
         with self._lock:
-            # Several sets of labels may be equal. For example, the metrics of OpenTelemetry's conventions do not
-            # contain the task's name.
+            # Equal labels in another order have separate counts.
             for counts in [each for each in self._counts.values() if each.labels == point.attributes]:
                 counts.recorded.clear()
                 point = replace(
