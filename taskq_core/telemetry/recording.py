@@ -20,7 +20,8 @@ from opentelemetry.util.types import AttributeValue
 from taskq_core.settings import OptIn, Relation, member, members
 from taskq_core.telemetry import names, propagation
 from taskq_core.telemetry.exceptions import record_error
-from taskq_core.telemetry.metrics import MAX_SERIES, Labels, Meters, Series, task_labels
+from taskq_core.telemetry.histograms import Labels
+from taskq_core.telemetry.metrics import MAX_SERIES, Meters, Series, task_labels
 from taskq_core.telemetry.providers import switch, tracer_of
 from taskq_core.telemetry.redaction import Redaction
 from taskq_core.telemetry.sampling import Sampling

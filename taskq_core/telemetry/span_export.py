@@ -113,7 +113,7 @@ class CountingSpanProcessor(BatchSpanProcessor):
 
 
 def _counting(kind: Callable[[], SpanExporter], processor: CountingSpanProcessor) -> SpanExporter:
-    """Return an exporter that tells the processor what happens to the spans."""
+    """Return an exporter that reports each export to the processor."""
     base: Any = kind
 
     class Exporter(base):  # type: ignore[misc]  # the class is known only at run time

@@ -326,7 +326,9 @@ class TestLostSpans:
         receiver.release.set()
         handle.shutdown(60)
 
-        logged = [int(record.getMessage().split()[0]) for record in caplog.records if record.name.endswith("span_export")]
+        logged = [
+            int(record.getMessage().split()[0]) for record in caplog.records if record.name.endswith("span_export")
+        ]
         assert handle.lost_spans >= 50 - 8 - 4
         assert received_spans(receiver) + handle.lost_spans == 50
         assert sum(logged) == handle.lost_spans
