@@ -1,10 +1,10 @@
 """The dashboard, and how much it asks of Redis. `test_faces` shows that its blocking face answers alike."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from taskq_core import TaskQ
 from taskq_core.broker.operations import diagnosis

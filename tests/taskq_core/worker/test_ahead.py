@@ -73,25 +73,25 @@ async def test_a_dequeue_whose_reply_is_lost_after_its_script_was_reloaded_is_re
     async def work() -> str:
         return "ran"
 
-    worker = await start(concurrency=2, **PATIENT)
-    if is_busy:  # no dequeue waits for a token, so one of the fetcher's is lost
-        await hold.adelay()
-        await until(lambda: worker.running_count == 1)
-        await until(lambda: worker._fetcher.is_idle)
-    else:
-        await has_asked(worker, redis_server)
     lost: list[str] = []
     send, dequeue = Pipeline._send, load("dequeue").text
 
-    async def lose(pipeline: Pipeline, write: Any, timeout_s: float) -> list[Any]:
-        replies = await send(pipeline, write, timeout_s)
+    async def lose(pipeline: Pipeline, write: Any) -> list[Any]:
+        replies = await send(pipeline, write)
         if not lost and ("EVAL", dequeue) in [each[:2] for each in write.commands]:
             lost.append("dequeue")
             await pipeline.close()
             raise BrokerUnavailableError("no answer")
         return replies
 
+    worker = await start(concurrency=2, **PATIENT)  # loads the scripts
     monkeypatch.setattr(Pipeline, "_send", lose)
+    if is_busy:  # no dequeue waits for a token, so one of the fetcher's is lost
+        await hold.adelay()
+        await until(lambda: worker.running_count == 1)
+        await until(lambda: worker._fetcher.is_idle)
+    else:
+        await has_asked(worker, redis_server)
     redis_server.client.script_flush()
     handle = await work.adelay()
 
