@@ -21,7 +21,7 @@ UNUSED_S = 60.0
 
 
 class Followed(Protocol):
-    """What the thread uses of an endpoint."""
+    """The part of an endpoint that the thread uses."""
 
     address: str
     takeovers: int
@@ -34,7 +34,7 @@ class Follower:
     """Starts the thread when it is needed: at the first request, after a fork, and after a pause.
 
     Args:
-        endpoint: The endpoint, which has Sentinels. The thread ends when the endpoint is no longer used.
+        endpoint: An endpoint with Sentinels. The thread ends when the endpoint is no longer used.
     """
 
     def __init__(self, endpoint: Followed) -> None:
@@ -60,6 +60,7 @@ class Follower:
             threading.Thread(target=self._follow, name="taskq-follower", daemon=True).start()
 
     def _follow(self) -> None:
+        has_failed = False
         while True:
             time.sleep(FOLLOW_EVERY_S)
             endpoint = self._endpoint()
@@ -67,10 +68,13 @@ class Follower:
                 if endpoint is None or time.monotonic() - self._used_at > UNUSED_S:
                     self._is_running = False
                     if endpoint is not None:
-                        endpoint.takeovers += 1  # nobody follows the primary from now on, so distrust all connections
+                        endpoint.takeovers += 1  # a later failover will not be noticed, so distrust all connections
                     return
             try:
                 endpoint.follow_primary_blocking(unless_within_s=FOLLOW_EVERY_S / 2)
+                has_failed = False
             except Exception:
-                logger.exception("cannot ask the Sentinels for the primary of %s", endpoint.address)
+                if not has_failed:  # one line until the Sentinels can be asked again
+                    logger.exception("cannot ask the Sentinels for the primary of %s", endpoint.address)
+                has_failed = True
             del endpoint

@@ -89,7 +89,7 @@ class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic o
             super().flush()
 
     def _write_lines(self) -> None:
-        lines = [self._lines.popleft() for _ in range(len(self._lines))]  # other threads may log meanwhile
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]  # other threads may log at the same time
         if not lines:
             return
         try:

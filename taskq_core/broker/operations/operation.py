@@ -63,7 +63,7 @@ def replicas_of(replicated: object) -> int:
 
 
 def confirmation(replicated: bool | int | None, default: Confirmation | None) -> Confirmation | None:
-    """Return what must confirm a request, for the argument `replicated` of its call. None stands for the default."""
+    """Return what must confirm a request, for the argument `replicated` of its call. None is the default."""
     if replicated is None:
         return default
     replicas = replicas_of(replicated)
