@@ -130,11 +130,7 @@ def test_workers_killed_at_any_moment_lose_no_workflow(
     brief = app.remote("brief", retention=600)
     there = app.remote("brief", queue="other")
     handles = [
-        (
-            brief.si(name="x", seconds=0.01)
-            | group([there.si(name="x", seconds=0.01)] * 3)
-            | brief.si(name="x", seconds=0)
-        )
+        (brief.si(name="x", seconds=0.1) | group([there.si(name="x", seconds=0.1)] * 3) | brief.si(name="x", seconds=0))
         .named(f"w{number}")
         .delay()
         for number in range(40)

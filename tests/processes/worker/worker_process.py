@@ -176,7 +176,7 @@ def kill_before_dead_letter(task: TaskInfo) -> None:
 
 @app.task(name="brief", retry_delay=0)
 async def brief(name: str, seconds: float) -> None:
-    """Record the start with the task's id, then sleep. A task that two killed workers had runs again at once, too."""
+    """Record the start with the task's id, then sleep. It runs again at once after each killed worker."""
     add_mark(name, current_task().id)
     await asyncio.sleep(seconds)
 
