@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator, Sequence
 
 from taskq_core.clock import SYSTEM_CLOCK
 
@@ -26,9 +27,7 @@ class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic o
         self.setFormatter(formatter)
         self._own_formatter = formatter
         self._prefix = prefix
-        self._lines: deque[str] = deque()
-        self._second = 0
-        self._second_text = ""
+        self._lines: deque[tuple[float, str, tuple[object, ...]]] = deque()
         # The parent process writes the lines that it has added before a fork.
         os.register_at_fork(after_in_child=self._lines.clear)
 
@@ -51,30 +50,22 @@ class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic o
             return False
         return handlers_of(logger) == [self]
 
-    def add(self, logger: logging.Logger, level: str, text: str) -> int:
+    def template(self, logger: logging.Logger, level: str, text: str) -> str:
+        """Return the template of lines for `add`. `text` is on one line and contains `%` for each value."""
+        start = f" {self._prefix}{level} {logger.name}: ".replace("%", "%%")
+        return f"%s{start}{text}{self.terminator}"
+
+    def add(self, template: str, values: tuple[object, ...]) -> int:
         """Add a line with the time of now. It is written before the next record, or by `flush`.
 
         Args:
-            logger: The line shows its name.
-            level: Name of the level.
-            text: Printable text on one line.
+            template: From `template`.
+            values: Printable values on one line.
 
         Returns:
             The number of lines that wait to be written.
         """
-        now = SYSTEM_CLOCK.time()
-        second = int(now)
-        if second != self._second:
-            self._second, self._second_text = second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
-        milliseconds = int((now - second) * 1000)
-        self._lines.append(
-            f"{self._second_text},{milliseconds:03d} {self._prefix}{level} {logger.name}: {text}{self.terminator}"
-        )
-        return len(self._lines)
-
-    @property
-    def waiting(self) -> int:
-        """Number of added lines that wait to be written."""
+        self._lines.append((SYSTEM_CLOCK.time(), template, values))
         return len(self._lines)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -93,9 +84,25 @@ class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic o
         if not lines:
             return
         try:
-            self.stream.write("".join(lines))
+            self.stream.write("".join(_formatted(lines)))
         except Exception:
             self.handleError(logging.makeLogRecord({"msg": "%d lines of runs", "args": (len(lines),)}))
+
+
+def _formatted(lines: Sequence[tuple[float, str, tuple[object, ...]]]) -> Iterator[str]:
+    """Yield the texts of added lines. Formatting all of them at once is faster than one at a time."""
+    formatted_second, formatted_millisecond = -1, -1
+    second_text = time_text = ""
+    for at, template, values in lines:
+        millisecond = int(at * 1000)
+        if millisecond != formatted_millisecond:
+            formatted_millisecond = millisecond
+            second = millisecond // 1000
+            if second != formatted_second:
+                formatted_second = second
+                second_text = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+            time_text = f"{second_text},{millisecond % 1000:03d}"
+        yield template % (time_text, *values)
 
 
 def handlers_of(logger: logging.Logger, *, below_root: bool = False) -> list[logging.Handler]:

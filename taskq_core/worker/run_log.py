@@ -26,6 +26,7 @@ LINES_MAX = 256
 """Maximum number of lines that are written together. They fit into the buffer of a pipe."""
 _RUNS_SHOWN = 5
 _CAUSES_MAX = 10
+_COMPLETED = "task completed: name=%s id=%s attempt=%d/%d duration=%.3fs"
 _ENDS = {
     Outcome.EXPIRED: "task expired",
     Outcome.DISCARDED: "task discarded",
@@ -54,18 +55,29 @@ class RunLog:
         self._retry_level = logging.getLevelNamesMapping()[retry_level]
         self._has_failed = False
         self._lines: LineHandler | None = None
-        """The handler that has lines of this object to write."""
+        """The handler that takes the lines of successful runs until the next flush."""
+        self._template = ""
 
-    @property
-    def is_active(self) -> bool:
-        """Whether successful runs are logged."""
-        return logger.isEnabledFor(logging.INFO)
+    def completed(self, run: Run, duration_s: float) -> None:
+        """Log the success of a run. Never raises."""
+        handler = self._lines
+        if handler is None:
+            if not logger.isEnabledFor(logging.INFO):
+                return
+            handler = self._open_lines()
+        # The handler writes values as they are, and a record escapes them.
+        if handler is None or not run.task_id.isprintable() or not run.name.isprintable():
+            self.ended(run, Outcome.COMPLETED, duration_s)
+            return
+        message = run.message
+        values = (run.name, run.task_id, message.retried + 1, message.retry + 1, duration_s)
+        if handler.add(self._template, values) >= LINES_MAX:
+            handler.flush()
 
     def ended(self, run: Run, outcome: Outcome, duration_s: float) -> None:
         """Log the end of a run once its outcome is decided. Never raises, even if a logging filter of the user does."""
         try:
-            if outcome is not Outcome.COMPLETED or not self._has_added(run, duration_s):
-                self._ended(run, outcome, duration_s)
+            self._ended(run, outcome, duration_s)
         except Exception:
             if not self._has_failed and logging.raiseExceptions:
                 self._has_failed = True
@@ -77,30 +89,18 @@ class RunLog:
         if handler is not None:
             handler.flush()
 
-    def _has_added(self, run: Run, duration_s: float) -> bool:
-        """Add the line of a successful run to those that wait. Return False if its record is necessary."""
-        handler = self._lines
-        if handler is None:  # whether lines suffice is checked once for all lines that are written together
-            handlers = handlers_of(logger)
-            if len(handlers) != 1 or not isinstance(handlers[0], LineHandler) or not self.is_active:
-                return False
-            handler = handlers[0]
-            if not handler.takes_all(logger, logging.INFO):
-                return False
-        message = run.message
-        text = (
-            f"task completed: name={run.name} id={run.task_id} attempt={message.retried + 1}/{message.retry + 1} "
-            f"duration={duration_s:.3f}s"
-        )
-        if not text.isprintable():
-            return False
-        count = handler.add(logger, "INFO", text)
-        if self._lines is None:
-            self._lines = handler
-            asyncio.get_running_loop().call_later(LINES_S, self.flush)
-        elif count >= LINES_MAX:
-            handler.flush()
-        return True
+    def _open_lines(self) -> LineHandler | None:
+        """Return the handler that takes lines until the next flush, or None if records are necessary."""
+        handlers = handlers_of(logger)
+        if len(handlers) != 1 or not isinstance(handlers[0], LineHandler):
+            return None
+        handler = handlers[0]
+        if not handler.takes_all(logger, logging.INFO):
+            return None
+        self._lines = handler
+        self._template = handler.template(logger, "INFO", _COMPLETED)
+        asyncio.get_running_loop().call_later(LINES_S, self.flush)
+        return handler
 
     def _ended(self, run: Run, outcome: Outcome, duration_s: float) -> None:
         if outcome is Outcome.LOST:  # already logged by the code that detected the loss

@@ -118,8 +118,8 @@ class Settler:
                 run.outcome = Outcome.COMPLETED
                 if run.span is not None or self._metrics.is_active or self._listener is not None:
                     self._report_end(run, Outcome.COMPLETED, "deleted", duration_s)
-                elif self._log.is_active:
-                    self._log.ended(run, Outcome.COMPLETED, duration_s)
+                else:
+                    self._log.completed(run, duration_s)
                 self._add_waiting(run)
                 return
         if run.ending is Ending.LEASE_LOST:
@@ -243,7 +243,10 @@ class Settler:
                 type_name(error) if is_failure and error is not None else None,
                 context=None if run.span is None else run.span.context,
             )
-        self._log.ended(run, outcome, duration_s)
+        if outcome is Outcome.COMPLETED:
+            self._log.completed(run, duration_s)
+        else:
+            self._log.ended(run, outcome, duration_s)
         if self._listener is not None and run.context is not None:
             call_guarded(self._listener.task_ended, run.context, outcome.value, duration_s, error)
 
