@@ -51,7 +51,13 @@ class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic o
         return handlers_of(logger) == [self]
 
     def template(self, logger: logging.Logger, level: str, text: str) -> str:
-        """Return the template of lines for `add`. `text` is on one line and contains `%` for each value."""
+        """Return the template of lines for `add`.
+
+        Args:
+            logger: The logger that the lines name.
+            level: The name of their level.
+            text: One line with a conversion such as `%s` for each value.
+        """
         start = f" {self._prefix}{level} {logger.name}: ".replace("%", "%%")
         return f"%s{start}{text}{self.terminator}"
 
@@ -74,10 +80,13 @@ class LineHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic o
         super().emit(record)
 
     def flush(self) -> None:
-        """Write the added lines, and flush the stream."""
+        """Write the added lines, and flush the stream. An error is reported as `logging` reports those of a record."""
         with self.lock:  # type: ignore[union-attr]  # a handler always has a lock
             self._write_lines()
-            super().flush()
+            try:
+                super().flush()
+            except Exception:
+                self.handleError(logging.makeLogRecord({"msg": "flush of the log"}))
 
     def _write_lines(self) -> None:
         lines = [self._lines.popleft() for _ in range(len(self._lines))]  # other threads may log at the same time

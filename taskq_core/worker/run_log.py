@@ -57,15 +57,16 @@ class RunLog:
         self._lines: LineHandler | None = None
         """The handler that takes the lines of successful runs until the next flush."""
         self._template = ""
+        """The template of their lines."""
 
     def completed(self, run: Run, duration_s: float) -> None:
-        """Log the success of a run. Never raises."""
+        """Log the success of a run. Never raises, even if nobody reads the pipe of the log."""
         handler = self._lines
         if handler is None:
             if not logger.isEnabledFor(logging.INFO):
                 return
             handler = self._open_lines()
-        # The handler writes values as they are, and a record escapes them.
+        # A record escapes unprintable characters. Added lines contain values as they are.
         if handler is None or not run.task_id.isprintable() or not run.name.isprintable():
             self.ended(run, Outcome.COMPLETED, duration_s)
             return

@@ -44,8 +44,11 @@ class Log:
         """The lines of runs."""
         return runs_of(self.stream.getvalue())
 
-    def run(self, count: int, *, name: str = "work", fails_at: int = -1) -> None:
-        """Run some tasks one after another in a worker. Only the handlers of this object receive its records."""
+    def run(self, count: int, *, name: str = "work", fails_at: int = -1) -> list[str]:
+        """Run some tasks one after another in a worker, and return the outcomes of the runs.
+
+        Only the handlers of this object receive the worker's records.
+        """
         taskq = TaskQ("redis://nobody:1", defaults={"max_retry": 0})
 
         @taskq.task(name=name)
@@ -61,7 +64,7 @@ class Log:
             with capture(taskq):
                 for number in range(count):
                     work.delay(number)
-                drain(taskq, raises=False)
+                return [run.outcome for run in drain(taskq, raises=False)]
         finally:
             taskq_logger.handlers[:], taskq_logger.propagate, level = before
             taskq_logger.setLevel(level)
@@ -190,7 +193,28 @@ def test_a_name_with_control_characters_is_escaped() -> None:
     assert r"name=work\u202e" in line
 
 
-def test_lines_that_cannot_be_written_do_not_fail_the_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+class BrokenPipe(Stream):
+    """A stream whose reader is gone: the buffer takes the text, and writing the buffer fails."""
+
+    def flush(self) -> None:
+        raise BrokenPipeError("nobody reads this pipe")
+
+
+@pytest.mark.parametrize("lines_max", [1, 256])  # the lines are written after each run, or later
+def test_lines_that_cannot_be_written_do_not_fail_the_tasks(
+    lines_max: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("taskq_core.worker.run_log.LINES_MAX", lines_max)
+    log = Log()
+    log.handler.setStream(BrokenPipe())
+
+    outcomes = log.run(2)
+
+    assert outcomes == ["completed"] * 2
+    assert "nobody reads this pipe" in capsys.readouterr().err
+
+
+def test_lines_for_a_closed_stream_do_not_fail_the_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     log = Log()
     log.stream.close()
 
