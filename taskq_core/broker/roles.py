@@ -200,8 +200,9 @@ def _grants(role: Role, names: _Names, with_lists: bool) -> Iterator[Grant]:
             yield Grant("hdel hset hsetnx", [names.keys.schedules], "%W~")
             yield Grant("publish subscribe", channels=[*names.notices, names.keys.cancel, names.keys.control])
         case Role.WORKER:
-            leaders = [names.keys.scheduler_leader("*"), names.keys.outbox_leader("*"), names.keys.semaphore("*")]
-            yield Grant(WORKER_COMMANDS, [*names.everything, *names.fleet, *leaders])
+            keys = names.keys
+            shared = [keys.scheduler_leader("*"), keys.outbox_leader("*"), keys.peers("*"), keys.semaphore("*")]
+            yield Grant(WORKER_COMMANDS, [*names.everything, *names.fleet, *shared])
             yield Grant("publish subscribe", channels=[*names.notices, names.keys.cancel, names.keys.control])
 
 

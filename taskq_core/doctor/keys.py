@@ -106,7 +106,7 @@ _GLOBAL: Sequence[Form] = (
     (r"schedulers:\{.*\}", "list", 60),
     ("(scheduler_history|sema):.*", "zset", ANY),
 )
-_GLOBAL_OURS: Sequence[Form] = (("scheduler:leader:.*", "string", 60),)
+_GLOBAL_OURS: Sequence[Form] = (("scheduler:leader:.*", "string", 60), ("peers:.*", "hash", 180))
 _STRUCTURES = "pending|active|lease|scheduled|retry|archived|completed|groups|aggregation_sets|t:.*|g:.*"
 _RECONCILED = {
     False: re.compile(f"({_STRUCTURES}|processed|failed|unique:.*)", re.DOTALL),

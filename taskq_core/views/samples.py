@@ -14,7 +14,7 @@ from taskq_core.inspector import error_rate
 from taskq_core.settings import check_whole
 from taskq_core.views.lines import Points
 from taskq_core.wire import Keys, TaskState
-from taskq_core.wire.samples import LEVELS, REST_S, SAMPLE_S, Level, QueueSample
+from taskq_core.wire.samples import LEVELS, REST_MOST_S, SAMPLE_S, Level, QueueSample
 
 LONGEST_SPAN = timedelta(seconds=LEVELS[-1].span_s)
 """Maximum age of stored samples."""
@@ -201,7 +201,7 @@ def _longest_step(each: QueueSample, before: QueueSample | None, level: Level) -
     """
     longest = _GAP_STEPS * level.step_s
     is_at_rest = before is not None and all(getattr(before, name) == getattr(each, name) for name in _AT_REST)
-    return max(longest, REST_S + 2 * SAMPLE_S) if is_at_rest else longest
+    return max(longest, REST_MOST_S + 2 * SAMPLE_S) if is_at_rest else longest
 
 
 def _grown(before: int, after: int) -> int:

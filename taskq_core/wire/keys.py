@@ -246,6 +246,10 @@ class Keys:
         """String, expiring: token of the scheduler that leads a set of entries. `entries` is a digest of the set."""
         return f"{self._own}:scheduler:leader:{entries}"
 
+    def peers(self, place: str) -> str:
+        """Hash, expiring: worker processes of one host by token, whatever their queues. See `QueueKeys.peers`."""
+        return f"{self._own}:peers:{place}"
+
     def outbox_leader(self, table: str) -> str:
         """String, expiring: token of the worker that sends the rows of an outbox table."""
         return f"{self._own}:outbox:leader:{table}"

@@ -45,6 +45,8 @@ SAMPLE_S = LEVELS[0].step_s
 """Seconds from one sample to the next at the finest resolution."""
 REST_S = LEVELS[1].step_s
 """Approximate seconds from one sample to the next while a queue is idle and its figures do not change."""
+REST_MOST_S = LEVELS[2].step_s
+"""Maximum of `REST_S` if the worker that leads the queue serves more than a hundred queues."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,7 +39,6 @@ from taskq_core.broker.operations.aggregation import (
 )
 from taskq_core.broker.operations.new_tasks import StoreCode
 from taskq_core.broker.operations.operation import BATCH_MAX
-from taskq_core.broker.operations.services import count_keys
 from taskq_core.client.preparer import Prepared, new_task_id
 from taskq_core.errors import BrokerError, Discard, EnqueueError, WireFormatError
 from taskq_core.service.loop import jittered
@@ -136,7 +135,7 @@ class Aggregator(QueueService):
         # too.
         if not self._aggregators.of_queue(self._queue.name):
             return False
-        return await self._runner.run(count_keys(Topic.GROUPS.keys(self._queue))) > 0
+        return await self._context.may_have(self._queue, "groups", "aggregation_sets", "combined")
 
     async def drain(self, timeout_s: float) -> None:
         """Stop taking sets.

@@ -23,7 +23,7 @@ class ChangeFeed:
     def __init__(self, runner: AsyncRunner) -> None:
         self._pipeline = runner.new_tracking_pipeline(self._on_change)
         self._turn = asyncio.Lock()
-        self._watchers: list[tuple[frozenset[str], Callable[[], object]]] = []
+        self._watchers: dict[str, list[Callable[[], object]]] = {}
 
     @property
     def is_tracking(self) -> bool:
@@ -32,12 +32,13 @@ class ChangeFeed:
 
     def watch(self, keys: Sequence[str], changed: Callable[[], object]) -> None:
         """Call a function when a key that the caller has read changes, or when the connection ends."""
-        self._watchers.append((frozenset(keys), changed))
+        for key in keys:
+            self._watchers.setdefault(key, []).append(changed)
 
     def _on_change(self, names: Sequence[str] | None) -> None:
-        for keys, changed in self._watchers:
-            if names is None or not keys.isdisjoint(names):
-                changed()
+        lists = self._watchers.values() if names is None else [self._watchers.get(name, []) for name in names]
+        for changed in {changed for each in lists for changed in each}:
+            changed()
 
     async def exchange(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """Send operations to Redis in one write and return the replies, as `Pipeline.exchange` does."""

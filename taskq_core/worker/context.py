@@ -17,9 +17,11 @@ from taskq_core.service.loop import Service
 from taskq_core.service.outage import Outage
 from taskq_core.service.user_code import abandon, unlisted
 from taskq_core.telemetry import WorkerMetrics
+from taskq_core.wire import QueueKeys
 from taskq_core.wire.samples import QueueSample
 from taskq_core.worker.config import WorkerConfig
 from taskq_core.worker.fleet import Fleet
+from taskq_core.worker.key_check import KeyCheck
 from taskq_core.worker.listener import WorkerListener
 from taskq_core.worker.run import Run
 
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from taskq_core.worker.dead_letters import DeadLetters
 
 logger = logging.getLogger("taskq.worker")
+
+MANY_QUEUES = 100
+"""Number of queues above which a worker does regular work for each idle queue less often."""
 
 
 class Background:
@@ -80,6 +85,8 @@ class WorkerContext:
 
     Attributes:
         queues: Key names of the queues that the worker serves.
+        pace: Factor by which regular work for each idle queue is rarer, so that an idle worker with any number of
+            queues above `MANY_QUEUES` sends the same number of commands.
         redis_clock: Redis's time.
         outage: Logs when Redis is unavailable, and when it answers again.
         caps: Maximum numbers of concurrent tasks of queues, by the queue's name.
@@ -117,6 +124,7 @@ class WorkerContext:
         self.on_exhausted = on_exhausted
         self.keys = app.runtime.keys
         self.queues = tuple(self.keys.queue(name) for name in config.queues)
+        self.pace = max(1.0, len(self.queues) / MANY_QUEUES)
         self.caps = {
             name: limit
             for name, limit in app.settings.limits.items()
@@ -130,6 +138,7 @@ class WorkerContext:
         self.dead_letters: dict[str, DeadLetters] = {}
         self.reconciling = asyncio.Lock()
         self.pipelines: list[Pipeline] = []
+        self._key_checks: dict[tuple[str, ...], dict[str, KeyCheck]] = {}
         self._callers: list[Caller] = []
         self.lease_s = int(config.span("lease"))
         self.grace_s = config.span("lease_grace")
@@ -141,6 +150,29 @@ class WorkerContext:
     def leader_ms(self) -> int:
         """Lifetime of a leader lease in milliseconds, after which another worker takes over from a silent leader."""
         return int(self.leader_s * 1000)
+
+    @property
+    def groups(self) -> Sequence[Sequence[QueueKeys]]:
+        """The queues in groups whose keys one command may name: all of them, or in a cluster one by one.
+
+        In a cluster, one node that hangs must not delay queues on other nodes.
+        """
+        return [(queue,) for queue in self.queues] if self.runner.endpoint.is_cluster else [self.queues]
+
+    async def may_have(self, queue: QueueKeys, *names: str) -> bool:
+        """Return whether a queue of this worker may have one of some keys, named by attributes of `QueueKeys`.
+
+        Queues share an answer of Redis that is at most a second old.
+
+        Raises:
+            BrokerError: Redis refused or could not be reached.
+        """
+        checks = self._key_checks.get(names)
+        if checks is None:
+            checks = self._key_checks[names] = {}
+            for group in self.groups:
+                checks |= dict.fromkeys([each.name for each in group], KeyCheck(self.runner, self.clock, group, names))
+        return await checks[queue.name].has(queue)
 
     def new_pipeline(self) -> Pipeline:
         """Return a reserved connection, which the worker closes when it ends."""

@@ -17,7 +17,6 @@ import msgspec
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations.dead_letters import DeadLetterBatch, end_dead_letter, take_dead_letters
-from taskq_core.broker.operations.services import count_keys
 from taskq_core.broker.operations.views import read_task
 from taskq_core.errors import BrokerError, TaskIdConflictError, WireFormatError
 from taskq_core.handles.records import TaskInfo, task_info
@@ -97,7 +96,7 @@ class DeadLetters(QueueService):
             return self._leadership.has(Topic.DEAD_LETTERS)
         # The worker that leads the queue looks for archived tasks only if its program has handlers. So other workers
         # look too.
-        return bool(self._app.archive_handlers) and await self._runner.run(count_keys((self._queue.letters,))) > 0
+        return bool(self._app.archive_handlers) and await self._context.may_have(self._queue, "letters")
 
     async def _rest(self) -> None:
         self._has_checked = not self._is_expected

@@ -31,6 +31,7 @@ from taskq_core.wire import QueueOrder
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.exchange_spans import ExchangeSpans
 from taskq_core.worker.fused_exchange import FusedExchange
+from taskq_core.worker.key_check import find_queues
 from taskq_core.worker.settler import SettleBatch, Settler
 from taskq_core.worker.starts import Starts
 from taskq_core.worker.turn import Turn
@@ -41,6 +42,9 @@ SPIN_S = 0.0005
 """Usual response time of Redis in seconds, below which an idle worker polls for the reply instead of sleeping."""
 AHEAD_QUEUES = 4
 """Maximum number of dequeues that are sent ahead of tasks. Each of them costs a script call at every wake token."""
+EMPTY_QUEUES = 4
+"""Number of dequeues in a fetch cycle that did not fill their slots, after which only queues with pending tasks are
+asked. If the queues were idle, this applies from the first dequeue on."""
 AHEAD_TASKS = 2
 """Maximum number of tasks that a dequeue sent ahead requests. A full reply of 2 shows that more may wait."""
 IDLE_S = 30.0
@@ -276,15 +280,21 @@ class Fetcher:
     async def _take_turn(self, turn: Turn) -> None:
         """Send waiting outcomes, and dequeue from the queues in order until all slots are filled or all are queried."""
         queues: Sequence[str] = ()
+        empty = 0
         if turn.in_doubt is None and self.is_fetching and self.may_have_pending:
             queues = self._order.next()
             if self._is_probing:
                 self._is_probing = self.may_have_pending = False
                 self._probing.add(turn)
+                empty = EMPTY_QUEUES
+        is_asking = bool(queues)
         wakes = self._wakes
         asked = 0
         is_full = False
+        is_searched = len(queues) <= EMPTY_QUEUES or self._context.runner.endpoint.is_cluster
         while True:
+            if empty >= EMPTY_QUEUES and not is_searched and turn.in_doubt is None and self.is_fetching:
+                queues, asked, is_searched = await self._find_pending(turn, queues[asked:]), 0, True
             # Leave outcomes for idle pipelines. A single script that settles all outcomes would delay the next tasks.
             batches = self._settler.take(turn.share if self._asleep else BATCH_MAX)
             carried = sum([batch.slots for batch in batches])
@@ -296,12 +306,13 @@ class Fetcher:
             if not batches and turn.in_doubt is None:
                 if asked < len(queues) and self.left > 0 and self.is_fetching:
                     continue  # the queue was skipped, because it is at its cap on this worker
-                if queues and wakes == self._wakes and asked >= len(queues):
+                if is_asking and wakes == self._wakes and asked >= len(queues):
                     self.may_have_pending = False
                 return
             # A repeated dequeue may return tasks even if the outcomes are lost, so it cannot use their slots.
             covered = 0 if turn.in_doubt is None or turn.is_repeat else min(turn.asked, carried)
             self._covered += covered
+            empty += turn.in_doubt is not None
             try:
                 if self._has_work:
                     self.notify()
@@ -311,9 +322,20 @@ class Fetcher:
             if is_full:
                 return  # all requested slots are filled, but the queue may have more tasks for the next fetch cycle
             if asked >= len(queues):
-                if queues and wakes == self._wakes:
+                if is_asking and wakes == self._wakes:
                     self.may_have_pending = False
                 return
+
+    async def _find_pending(self, turn: Turn, queues: Sequence[str]) -> Sequence[str]:
+        """Return the queues that have pending tasks, in their order. Without this, each empty queue costs a call."""
+        keys = self._context.keys
+        try:
+            found = await find_queues([keys.queue(name) for name in queues], ("pending",), turn.pipeline.exchange)
+        except BaseException:
+            self.may_have_pending = True
+            raise
+        turn.used_at = self.last_answer = self._clock.monotonic()
+        return [queue.name for queue in found]
 
     def _ask(self, turn: Turn, queue: str, limit: int) -> None:
         """Prepare a dequeue, unless this worker already runs as many tasks of the queue as its cap allows."""

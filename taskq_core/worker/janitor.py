@@ -33,7 +33,7 @@ class Janitor(QueueService):
             self._rest_s = self._every_s
             return jittered(self._every_s)
         deleted = await self._clean()
-        self._rest_s = self._every_s if deleted else min(2 * self._rest_s, RAREST * self._every_s)
+        self._rest_s = self._every_s if deleted else min(2 * self._rest_s, RAREST * self._context.pace * self._every_s)
         return jittered(self._rest_s)
 
     async def _clean(self) -> int:

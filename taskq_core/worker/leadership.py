@@ -38,6 +38,8 @@ AFTER_S = 0.002
 exact."""
 RENEW_AT = 0.8
 """Fraction of the leader lease's time after which the leader renews the lease."""
+LONGEST_S = 60.0
+"""Maximum length in seconds of a leader lease that is longer than usual because the worker serves many queues."""
 SOON_S = 0.05
 """Seconds after the end of a leader lease at which other workers check whether the leader has renewed it."""
 NOBODY_LEADS = -2
@@ -107,7 +109,7 @@ class Leadership(WorkerService):
         self._after = after
         self.feed = feed
         """The connection on which the leader reads the queue's keys."""
-        self._leader_s = context.leader_s
+        self._leader_s = context.leader_s * min(context.pace, max(1.0, LONGEST_S / context.leader_s))
         self._topics = {topic: topic.keys(queue) for topic in Topic}
         self._others = tuple(key for keys in self._topics.values() for key in keys)
         self._dated = (queue.scheduled, queue.retry)
@@ -199,8 +201,7 @@ class Leadership(WorkerService):
                 if left_ms > 0:
                     self._again_s = min(self._again_s, jittered(left_ms / 1000 + SOON_S))
                 return False
-        leader_ms = self._context.leader_ms
-        asked = lead(self._queue.leader(SERVICE), owner=self._context.token, leader_ms=leader_ms)
+        asked = lead(self._queue.leader(SERVICE), owner=self._context.token, leader_ms=self._leader_ms)
         if not await self._runner.run(asked):
             self.has_checked = True
             self._other_leads_until = sent_at + self._leader_s
@@ -211,6 +212,10 @@ class Leadership(WorkerService):
         self._has_changed = True  # a new leader reads all keys: Redis reports only changes after a read
         self._notify()
         return True
+
+    @property
+    def _leader_ms(self) -> int:
+        return int(self._leader_s * 1000)
 
     @property
     def _renew_at(self) -> float:
@@ -265,9 +270,7 @@ class Leadership(WorkerService):
             if self.due_s is not None:
                 # Read Redis's clock again, because an operator may have set it while services wait for a due task.
                 operations.append(read_time())
-            operations.append(
-                renew_lead(self._queue, SERVICE, owner=self._context.token, leader_ms=self._context.leader_ms)
-            )
+            operations.append(renew_lead(self._queue, SERVICE, owner=self._context.token, leader_ms=self._leader_ms))
         answers = await self.feed.exchange(operations)
         for answer in answers:
             if isinstance(answer, BrokerError) and not isinstance(answer, BrokerReplyError):

@@ -10,7 +10,7 @@ they support limits.
 import asyncio
 import logging
 
-from taskq_core.broker.operations.limits import ADMIT_MAX, AdmittedNow, admit, check_limits, has_limits, wait_for_limits
+from taskq_core.broker.operations.limits import ADMIT_MAX, AdmittedNow, admit, check_limits, wait_for_limits
 from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.context import WorkerContext
@@ -76,7 +76,7 @@ class Limiter(QueueService):
         self._changes.clear()
         if not self._leadership.leads and self._clock.monotonic() >= self._report_at:
             self._report_at = self._clock.monotonic() + jittered(REPORT_EVERY_S)
-            if await self._runner.run(has_limits(self._queue)):
+            if await self._context.may_have(self._queue, "limits"):
                 await self._admit()
         if self._leadership.has(Topic.LIMITS):  # check after `_admit`, which may have created the first limits
             return

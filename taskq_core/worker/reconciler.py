@@ -12,6 +12,7 @@ died.
 """
 
 import logging
+import random
 from collections import Counter
 from typing import Any
 
@@ -46,7 +47,7 @@ class Reconciler(QueueService):
 
     def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership) -> None:
         super().__init__(context, queue, leadership)
-        self._every_s = context.config.span("reconcile_every")
+        self._every_s = context.config.span("reconcile_every") * context.pace
         self._is_new = True
         self._led_at = 0.0
         self.repairs: Counter[FindingKind] = Counter()
@@ -58,6 +59,8 @@ class Reconciler(QueueService):
         """Make a pass if one is due. Return the seconds until the next call."""
         if self._is_new:
             self._is_new = False
+            if self._context.pace > 1:  # spread the first passes over the time of a whole round
+                return random.uniform(min(FIRST_S, self._every_s), self._every_s)  # noqa: S311 - jitter, no secret
             return jittered(min(FIRST_S, self._every_s))
         async with self._context.reconciling:
             if not await self._lead():

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 
 from taskq_core.app import TaskQ
-from taskq_core.broker.operations.services import ExpiredTask, Recovery, Verdict, count_keys, list_expired, recover
+from taskq_core.broker.operations.services import ExpiredTask, Recovery, Verdict, list_expired, recover
 from taskq_core.errors import LeaseLostError, WireFormatError
 from taskq_core.execution.context import TaskContext
 from taskq_core.handles.attempts import record_attempt
@@ -143,7 +143,7 @@ class Recoverer(QueueService):
 
     async def work(self) -> float:
         """Take back lost tasks. Return the seconds until the next call."""
-        if not await self._runner.run(count_keys((self._queue.lease,))):
+        if not await self._context.may_have(self._queue, "lease"):
             return jittered(self._every_s)  # no active task, so no lease can have expired
         while True:
             needs_dead_letter = self._context.dead_letters[self._queue.name].expects

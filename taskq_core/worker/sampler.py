@@ -6,6 +6,7 @@ Times are from Redis's clock, and nothing is written per task. While no worker s
 
 import logging
 import math
+import random
 
 from taskq_core.broker.operations.samples import sample
 from taskq_core.broker.operations.views import count_tasks, estimate_memory, has_queue
@@ -14,7 +15,7 @@ from taskq_core.service.loop import jittered
 from taskq_core.telemetry import gauges
 from taskq_core.wire import QueueKeys, TaskState
 from taskq_core.wire.durations import NS_PER_S
-from taskq_core.wire.samples import LEVELS, REST_S, SAMPLE_S, Level, QueueSample
+from taskq_core.wire.samples import LEVELS, REST_MOST_S, REST_S, SAMPLE_S, Level, QueueSample
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.leadership import Leadership, QueueService
 
@@ -38,6 +39,8 @@ class Sampler(QueueService):
         super().__init__(context, queue, leadership)
         self._longest_ms: dict[Level, int | None] = dict.fromkeys(LEVELS)
         self._last_s = 0
+        # Spread the samples of many queues over the interval, so that they need no additional connections.
+        self._offset_s = jittered(0.1) if context.pace == 1 else random.uniform(0.1, 0.8 * SAMPLE_S)  # noqa: S311
         self._steps: dict[Level, int] = {}
         self._memory_kib: int | None = None
         self._memory_at_s: int | None = None
@@ -56,13 +59,27 @@ class Sampler(QueueService):
         if not self._last_s:
             return jittered(SOON_S)  # the queue is not registered in Redis yet
         # While the queue does not change, one sample a minute is enough. A change ends the wait at once.
-        while self._is_at_rest(sampled_at) and self._clock.monotonic() - sampled_at < REST_S - SAMPLE_S:
+        rest_s = min(REST_S * self._context.pace, REST_MOST_S)
+        while self._is_at_rest(sampled_at) and self._clock.monotonic() - sampled_at < rest_s - SAMPLE_S:
             self._changes.clear()
             await self._changes.wait_for(SAMPLE_S)
-        return SAMPLE_S - self._context.redis_clock.time() % SAMPLE_S + jittered(0.1)
+            self._publish_again(sampled_at)
+        return SAMPLE_S - self._context.redis_clock.time() % SAMPLE_S + self._offset_s
 
     def _is_at_rest(self, since: float) -> bool:
-        return self._leadership.unchanged_since <= since and not gauges.is_active
+        return self._leadership.unchanged_since <= since and (not gauges.is_active or self._is_constant)
+
+    @property
+    def _is_constant(self) -> bool:
+        """Whether the figures stay the same while the queue does not change: the latency of pending tasks grows."""
+        known = self._context.samples.get(self._queue.name)
+        return known is not None and not known[0].pending
+
+    def _publish_again(self, since: float) -> None:
+        """Let the gauges show the last sample as a new one, if the queue has not changed since."""
+        known = self._context.samples.get(self._queue.name)
+        if known is not None and self._is_at_rest(since):
+            self._context.samples[self._queue.name] = (known[0], self._clock.monotonic())
 
     async def sample(self) -> None:
         """Store a sample, unless the current interval of ten seconds already has a sample or the queue was removed."""

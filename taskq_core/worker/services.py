@@ -63,10 +63,7 @@ class Services:
         self._context = context
         self.all: list[Service] = []
         self._feeds: list[ChangeFeed] = []
-        # The services of all queues share connections. On a cluster each queue has its own connections, because one
-        # node that hangs must not delay queues on other nodes.
-        is_cluster = context.runner.endpoint.is_cluster
-        self._groups = [(queue,) for queue in context.queues] if is_cluster else [context.queues]
+        self._groups = context.groups  # the services of the queues of a group share connections
         self.leaderships: dict[str, Leadership] = {}
         """The leadership of each queue, by name."""
         for group in self._groups:

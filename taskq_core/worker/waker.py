@@ -119,7 +119,10 @@ class Waker(WorkerService):
         if key is not None and not is_taken:
             # Put the wake token back for another worker, because this worker takes no more tasks now.
             await self._pipeline.run(notify(self._queues[key]))
-        self._fetcher.probe()
+        if key is None and not await self._pipeline.run(count_keys([each.pending for each in self._queues.values()])):
+            self._fetcher.last_answer = self._clock.monotonic()
+        else:
+            self._fetcher.probe()
         return 0.0
 
     async def _wait(self, keys: tuple[str, ...], turns: list[Turn]) -> list[Any]:
@@ -204,7 +207,7 @@ class Watcher(QueueService):
         self._feed = leadership.feed
         self._pipeline = context.new_pipeline()  # waits for pending tasks if Redis does not report changes
         self._feed.watch((queue.pending,), self._changes.set)
-        self._watch_s = 2 * context.leader_s
+        self._watch_s = 2 * context.leader_s * context.pace
         cap = context.caps.get(queue.name)
         self._max_active = None if cap is None else cap.concurrency
         self._pause_s = self.SHORTEST_S

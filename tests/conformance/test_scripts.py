@@ -91,7 +91,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "lead": lambda q: services.lead(q.leader("recoverer"), owner="w1", leader_ms=1000),
     "resign": lambda q: services.resign(q.leader("recoverer"), owner="w1"),
     "notify": lambda q: services.notify(q),
-    "list_peers": lambda q: presence.list_peers(q, "host", "w1", b"r", kept_s=9),
+    "list_peers": lambda q: presence.list_peers(q.peers("host"), "w1", b"r", kept_s=9),
     "beat": lambda q: services.beat("s:{x}", "w:{x}", ttl_s=9, server_info=b"i", workers={}),
     "create_workflow": lambda q: workflows.create_workflow(
         q, "a", [("", "state", "building")], ReceiptSlot("t"), roots=None

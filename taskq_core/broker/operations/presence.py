@@ -5,7 +5,6 @@ from typing import Any
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import MESSAGE_MAX, NOW, Operation, command, script
-from taskq_core.wire import QueueKeys
 
 
 def list_alive(index_key: str, *, skip: int, count: int) -> Operation[list[str]]:
@@ -42,15 +41,14 @@ def read_servers(server_keys: Sequence[str]) -> Operation[list[bytes | None]]:
     return command("read_servers", ("MGET", *server_keys), list, keys=tuple(server_keys))
 
 
-def list_peers(queue: QueueKeys, place: str, token: str, record: bytes, *, kept_s: int) -> Operation[dict[str, bytes]]:
+def list_peers(peers_key: str, token: str, record: bytes, *, kept_s: int) -> Operation[dict[str, bytes]]:
     """Store the record of a worker process for `kept_s` seconds, and read those of the other processes on its host."""
-    return script("list_peers", (queue.peers(place),), (token, record, kept_s), replies.shown_fields)
+    return script("list_peers", (peers_key,), (token, record, kept_s), replies.shown_fields)
 
 
-def forget_peer(queue: QueueKeys, place: str, token: str) -> Operation[int]:
+def forget_peer(peers_key: str, token: str) -> Operation[int]:
     """Delete the record of a worker process."""
-    key = queue.peers(place)
-    return command("forget_peer", ("HDEL", key, token), replies.integer)
+    return command("forget_peer", ("HDEL", peers_key, token), replies.integer)
 
 
 def read_running(workers_key: str) -> Operation[list[bytes]]:

@@ -24,6 +24,31 @@ def calls(server: RedisServer) -> int:
     return sum(each["calls"] for name, each in stats.items() if name not in own)
 
 
+async def test_an_idle_worker_of_many_queues_sends_no_more_commands_than_one_of_a_hundred(
+    app: TaskQ, start: Runner, redis_server: RedisServer
+) -> None:
+    """Each worker runs for several periods of its services. Connections do not grow with its queues either."""
+    sent: list[int] = []
+    opened: list[int] = []
+    for count in (100, 500):
+        redis_server.client.flushall()
+        times = {"lease": 3, "heartbeat": 1, "leader_lease": 1, "safety_net": 1, "recover_every": 1}
+        worker = await start(queues={f"q{number}": 1 for number in range(count)}, reconcile_every=600, **times)
+        await settled_in(redis_server, worker)
+        await until(lambda worker=worker: all(each.leads for each in worker._services.of(Leadership)))
+        # Wait until the first samples are stored, and the connections of the start are closed again.
+        await until(lambda worker=worker, count=count: len(worker._context.samples) == count)
+        await until(lambda: len(redis_server.client.client_list()) <= 10)
+        before, started = calls(redis_server), time.monotonic()
+        await until(lambda started=started: time.monotonic() - started > 6.0)
+        sent.append(calls(redis_server) - before)
+        opened.append(len(redis_server.client.client_list()))
+        await start.stop(worker)
+
+    assert sent[1] <= 1.5 * sent[0]
+    assert opened[1] <= opened[0] + 2
+
+
 async def test_an_idle_worker_sends_few_commands(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:

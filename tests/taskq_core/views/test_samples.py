@@ -96,11 +96,11 @@ async def test_a_period_without_a_janitor_is_a_gap(ask: Ask, past: Past) -> None
 
 
 async def test_an_idle_queue_has_fewer_samples_and_no_gap(ask: Ask, past: Past) -> None:
-    """One a minute says as much, whatever memory and workers do; if something has changed, or for longer, it is one."""
+    """One in ten minutes says as much, whatever memory and workers do. A gap is longer, or something has changed."""
     rest = {"processed": 5, "archived": 2}
     past.note(
-        *((300, rest), (231, {**rest, "memory_kib": 9, "slots": 3}), (162, rest)),
-        *((93, {**rest, "archived": 3}), (3, {**rest, "archived": 3})),
+        *((1600, rest), (981, {**rest, "memory_kib": 9, "slots": 3}), (912, rest)),
+        *((840, {**rest, "archived": 3}), (3, {**rest, "archived": 3})),
     )
 
     (series,) = await ask("samples", ["default"], span=HOUR)

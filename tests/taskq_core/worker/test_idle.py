@@ -13,7 +13,9 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.services import notify, watch_pending
 from taskq_core.service.loop import Signal
 from taskq_core.wire import QueueKeys
+from taskq_core.wire.samples import QueueSample
 from taskq_core.worker import Worker, waker
+from taskq_core.worker.gauges import KEPT_S
 from taskq_core.worker.sampler import Sampler
 from taskq_core.worker.waker import Watcher
 from tests.clock import Clock
@@ -198,6 +200,35 @@ async def test_the_sampler_sends_few_commands_for_an_idle_queue(
         clock.now += pause_s
 
     assert times * 0.9 <= len(samples) <= times * 1.1
+
+
+@pytest.mark.parametrize(("pending", "count", "times"), [(0, 1, 10), (0, 500, 2), (0, 5000, 2), (1, 1, 60)])
+async def test_exported_figures_of_an_unchanged_queue_stay_fresh_without_a_sample(
+    app: TaskQ, pending: int, count: int, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the latency of a queue with pending tasks changes by itself. Workers of many queues store fewer samples."""
+    clock = Passing()
+    context = context_of(app, clock=clock, queues={f"q{number}": 1 for number in range(count)})
+    sampler = Sampler(context, context.queues[0], Still(900))  # type: ignore[arg-type]  # a stand-in
+    samples: list[float] = []
+
+    async def sample() -> None:
+        samples.append(clock.now)
+        sampler._last_s = int(clock.now)
+        context.samples["q0"] = (QueueSample(at_s=int(clock.now), pending=pending), clock.now)
+
+    async def wait(seconds: float) -> None:
+        clock.now += seconds
+        assert clock.now - context.samples["q0"][1] <= KEPT_S
+
+    monkeypatch.setattr(sampler, "sample", sample)
+    monkeypatch.setattr(sampler._changes, "wait_for", wait)
+    monkeypatch.setattr("taskq_core.worker.sampler.gauges", SimpleNamespace(is_active=True))
+    while clock.now < 1590:
+        pause_s = await sampler.work()  # moves the clock
+        clock.now += pause_s
+
+    assert abs(len(samples) - times) <= max(1, 0.1 * times)
 
 
 async def waits(server: RedisServer, count: int) -> None:

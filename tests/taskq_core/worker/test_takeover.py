@@ -9,6 +9,7 @@ from taskq_core import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import runs, services
 from taskq_core.wire import QueueKeys
+from taskq_core.worker.context import MANY_QUEUES
 from taskq_core.worker.liveness import hold, place
 from taskq_core.worker.takeover import SUPERVISOR_S, Takeover
 from tests.redis_server import RedisServer
@@ -40,7 +41,7 @@ class Scene:
         self.now = 1000.0
         self.calls = count(1)
         context = context_of(app, self.runner, clock=self, token="fedcba9876543210")
-        self.takeover = Takeover(context, queue, "here")
+        self.takeover = Takeover(context, [queue], "here")
 
     def monotonic(self) -> float:
         return self.now
@@ -124,6 +125,39 @@ async def test_the_lead_of_a_dead_worker_is_released(scene: Scene) -> None:
 
     assert await scene.runner.run(services.lead_left(scene.queue, "forwarder")) == -2
     assert await scene.runner.run(services.lead_left(scene.queue, "limiter")) > 0
+
+
+async def test_a_worker_of_many_queues_reads_some_records_per_heartbeat_and_notices_new_workers(
+    app: TaskQ, redis_server: RedisServer
+) -> None:
+    queues = {f"q{number}": 1 for number in range(MANY_QUEUES + 50)}
+    runner = AsyncRunner(app.runtime.endpoint)
+    context = context_of(app, runner, token="fedcba9876543210", queues=queues)
+    takeover = Takeover(context, context.queues, "here")
+    client = redis_server.client
+    last = context.queues[-1]
+
+    async def reads() -> int:
+        client.config_resetstat()
+        await takeover.work()
+        stats: Any = client.info("commandstats")
+        return int(stats["cmdstat_hgetall"]["calls"])
+
+    assert await reads() == len(queues) + 1
+    assert [await reads() for _ in range(3)] == [MANY_QUEUES + 1] * 3
+    handle = await app.remote("t", queue=last.name, retention=600).adelay()
+    await runner.run(runs.dequeue(last, owner=Scene.token, call=1, limit=1, lease_s=30))
+    for key in (last.peers("here"), context.keys.peers("here")):
+        client.hset(key, Scene.token, "")
+
+    await takeover.work()
+
+    state = client.hget(last.task(handle.id), "state")
+    assert state == b"retry"
+    assert await reads() == MANY_QUEUES + 1
+    await takeover.resign()
+    assert client.hkeys(context.keys.peers("here")) == [Scene.token.encode()]
+    await runner.aclose()
 
 
 async def test_a_record_key_of_another_type_is_not_changed(scene: Scene) -> None:
