@@ -290,20 +290,20 @@ class TaskQ(Registry):
     @property
     def client(self) -> Client:
         """The client for blocking code."""
-        return self.runtime.client
+        return (self._ready or self.runtime).client
 
     @property
     def async_client(self) -> AsyncClient:
         """The client for coroutines."""
-        return self.runtime.async_client
+        return (self._ready or self.runtime).async_client
 
     def enqueue(self, call: Signature[R]) -> TaskHandle[R]:
         """Enqueue a call from blocking code, as `client.enqueue` does."""
-        return (self._ready or self.runtime).client.enqueue(call)
+        return self.client.enqueue(call)
 
     async def aenqueue(self, call: Signature[R]) -> TaskHandle[R]:
         """Enqueue a call from a coroutine, as `async_client.enqueue` does."""
-        return await (self._ready or self.runtime).async_client.enqueue(call)
+        return await self.async_client.enqueue(call)
 
     def get(self, task_id: str, *, queue: str | None = None) -> TaskHandle[Any]:
         """Find a task by its id, blocking, and return its handle: state, progress, error, times and result.

@@ -20,7 +20,6 @@ import redis
 from msgspec.structs import replace
 
 from taskq_core.broker import exchange
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.diagnosis import read_time
 from taskq_core.broker.operations.operation import Operation
@@ -194,7 +193,6 @@ class Clock:
                 patch.setattr(module, "read_time", self._read_time)
         patch.setattr(exchange, "words_of", self._at_this_time(exchange.words_of))
         patch.setattr(Pipeline, "exchange", self._counted(Pipeline.exchange))
-        patch.setattr(AsyncRunner, "_attempt", self._counted(AsyncRunner._attempt))
         patch.setattr(SyncRunner, "_attempt", self._counted_call(SyncRunner._attempt))
 
     def _at_this_time(self, write: Callable[..., Any]) -> Callable[..., Any]:

@@ -30,12 +30,18 @@ OPEN_AFTER_S = 0.1
 class _Pool:
     """The idle connections of one event loop, and semaphores for the number of calls in progress."""
 
-    __slots__ = ("free", "idle", "preferred")
+    __slots__ = ("free", "idle", "is_closed", "preferred")
 
     def __init__(self, max_connections: int, preferred: int | None) -> None:
         self.idle: deque[tuple[Pipeline, float]] = deque()  # connections, each with the monotonic time of its last use
         self.free = asyncio.Semaphore(max_connections)
         self.preferred = None if preferred is None else asyncio.Semaphore(preferred)
+        self.is_closed = False
+
+    async def close_idle(self, since: float = math.inf) -> None:
+        """Close the connections that no call has used since a time."""
+        while self.idle and self.idle[0][1] < since:  # the first one was unused for longest
+            await self.idle.popleft()[0].close()
 
 
 class AsyncRunner:
@@ -70,48 +76,40 @@ class AsyncRunner:
         deadline = loop.time() + (math.inf if patience_s is None else patience_s)
         attempts: Attempts | None = None
         while True:
+            pool = self._pools.get(loop) or await self._start_on(loop)
+            timeout_s = min(self._timeout_s, max(LEAST_S, deadline - loop.time()))
+            held: list[asyncio.Semaphore] = []
             try:
-                timeout_s = min(self._timeout_s, max(LEAST_S, deadline - loop.time()))
-                return await self._attempt(operation, timeout_s)
+                if (preferred := pool.preferred) is not None and await _acquire(preferred, OPEN_AFTER_S):
+                    held.append(preferred)
+                # A free semaphore does not wait, so it needs no timeout.
+                waiting = _acquire(pool.free, timeout_s) if pool.free.locked() else pool.free.acquire()
+                if not await waiting:
+                    busy = f"all {self._max_connections} connections to {self.endpoint.address} are busy"
+                    raise BrokerUnavailableError.unchanged(busy)
+                held.append(pool.free)
+                pipeline = pool.idle.pop()[0] if pool.idle else self.new_pipeline()
+                try:
+                    (answer,) = await pipeline.exchange((operation,), timeout_s=timeout_s)
+                except BaseException:
+                    await pipeline.close()
+                    raise
+                now = loop.time()
+                pool.idle.append((pipeline, now))
+                if pool.is_closed or pool.idle[0][1] < now - IDLE_S:
+                    await pool.close_idle(math.inf if pool.is_closed else now - IDLE_S)
+                if isinstance(answer, BrokerError):
+                    raise answer
+                return answer  # type: ignore[no-any-return]  # exchange() answers operations of several types
             except BrokerError as error:
                 attempts = attempts or Attempts(operation)
                 pause_s = attempts.pause_s(error, deadline - loop.time(), may_repeat=patience_s is not None)
-            # After a failure, the idle connections are probably broken too.
-            await self._close_idle(self._pools.get(loop))
-            await asyncio.sleep(pause_s)
-
-    async def _attempt(self, operation: Operation[T], timeout_s: float) -> T:
-        """Send an operation on a connection of the pool."""
-        loop = asyncio.get_running_loop()
-        pool = self._pools.get(loop)
-        if pool is None:
-            pool = await self._start_on(loop)
-        preferred = pool.preferred
-        if preferred is None or not await _acquire(preferred, OPEN_AFTER_S):
-            return await self._attempt_on(pool, operation, timeout_s)
-        try:
-            return await self._attempt_on(pool, operation, timeout_s)
-        finally:
-            preferred.release()
-
-    async def _attempt_on(self, pool: _Pool, operation: Operation[T], timeout_s: float) -> T:
-        loop = asyncio.get_running_loop()
-        if not await _acquire(pool.free, timeout_s):
-            busy = f"all {self._max_connections} connections to {self.endpoint.address} are busy"
-            raise BrokerUnavailableError.unchanged(busy)
-        try:
-            pipeline = pool.idle.pop()[0] if pool.idle else self.new_pipeline()
-            try:
-                return await pipeline.run(operation, timeout_s=timeout_s)
             finally:
-                if pipeline.is_connected and self._pools.get(loop) is pool:  # after `aclose`, `_pools` is empty
-                    pool.idle.append((pipeline, loop.time()))
-                    while pool.idle and pool.idle[0][1] < loop.time() - IDLE_S:  # the first one was unused for longest
-                        await pool.idle.popleft()[0].close()
-                else:
-                    await pipeline.close()
-        finally:
-            pool.free.release()
+                for semaphore in held:
+                    semaphore.release()
+            # After a failure, the idle connections are probably broken too.
+            await pool.close_idle()
+            await asyncio.sleep(pause_s)
 
     async def follow_primary(self) -> float:
         """Ask the Sentinels whether another server has become the primary. Return the seconds until the next call.
@@ -154,7 +152,10 @@ class AsyncRunner:
             yield
         finally:
             self._closers.pop(loop, None)
-            await self._close_idle(self._pools.pop(loop, None))
+            pool = self._pools.pop(loop, None)
+            if pool is not None:
+                pool.is_closed = True
+                await pool.close_idle()
             await asyncio.sleep(0)  # asyncio closes the sockets in the next cycle of the event loop
 
     async def subscribe(self, *channels: str) -> "Subscription":
@@ -169,15 +170,9 @@ class AsyncRunner:
         if closer is not None:
             await closer.aclose()
 
-    async def _close_idle(self, pool: _Pool | None) -> None:
-        while pool is not None and pool.idle:
-            await pool.idle.pop()[0].close()
-
 
 async def _acquire(semaphore: asyncio.Semaphore, patience_s: float) -> bool:
     """Acquire a semaphore. Return False if that takes longer than `patience_s`."""
-    if not semaphore.locked():
-        return await semaphore.acquire()  # needs no timeout, because a free semaphore does not wait
     try:
         async with asyncio.timeout(patience_s):
             return await semaphore.acquire()

@@ -78,8 +78,13 @@ def exchange(
     commands: list[Command] = []
     block_s = 0.0
     for operation in operations:
-        if operation.deadline_at is not None:
-            yield from _set_deadline(endpoint, operation)
+        # An operation that Redis may already have carried out keeps its deadline.
+        if operation.deadline_at is not None and not operation.in_doubt:
+            offset_s = endpoint.clock_offset_s  # copied, because another thread may reset the attribute
+            if offset_s is None:
+                offset_s = yield from _learn_time(endpoint)
+            deadline_ms = int((offset_s + time.monotonic() + REQUEST_LIFETIME_S) * 1000)
+            operation.args[operation.deadline_at] = deadline_ms  # type: ignore[index]  # a list, as it takes a deadline
         if operation.block_s > block_s:
             block_s = operation.block_s
         if is_asking:
@@ -133,25 +138,16 @@ def words_of(operation: Operation[Any], *more_keys: str, with_text: bool = False
     return (name, script, len(operation.keys) + len(more_keys), *operation.keys, *more_keys, *operation.args)
 
 
-def _set_deadline(endpoint: Endpoint, operation: Operation[Any]) -> Generator[Write, list[Any], None]:
-    """Set the deadline of an operation by the server's clock. If the server's time is unknown, ask for it first.
-
-    An operation that Redis may already have carried out keeps its deadline.
-    """
-    if operation.in_doubt:
-        return
+def _learn_time(endpoint: Endpoint) -> Generator[Write, list[Any], float]:
+    """Ask the server for its time. Return its clock minus the monotonic clock of this process, in seconds."""
     sent_at = time.monotonic()
-    offset_s = endpoint.clock_offset_s  # copied, because another thread may reset the attribute
-    if offset_s is None:
-        try:
-            (reply,) = yield Write([TIME])
-        except BrokerError as error:  # only TIME was sent, so the operation changed nothing
-            raise translate_connecting(error, endpoint.address) from error
-        if isinstance(reply, Exception):
-            raise translate(reply, endpoint.address) from reply
-        offset_s = endpoint.learn_time(time_ms(reply), sent_at)
-    deadline_ms = int((offset_s + sent_at + REQUEST_LIFETIME_S) * 1000)
-    operation.args[operation.deadline_at] = deadline_ms  # type: ignore[index]  # a list, because it takes a deadline
+    try:
+        (reply,) = yield Write([TIME])
+    except BrokerError as error:  # only TIME was sent, so the operation changed nothing
+        raise translate_connecting(error, endpoint.address) from error
+    if isinstance(reply, Exception):
+        raise translate(reply, endpoint.address) from reply
+    return endpoint.learn_time(time_ms(reply), sent_at)
 
 
 def _send_again(
@@ -166,8 +162,9 @@ def _send_again(
         must_correct = is_late(refused) and operation.deadline_at is not None and not operation.in_doubt
         if must_correct and not has_corrected:
             has_corrected = True
-            endpoint.clock_offset_s = None  # the clock of the Redis server was changed
-            yield from _set_deadline(endpoint, operation)
+            offset_s = yield from _learn_time(endpoint)  # the clock of the Redis server was changed
+            deadline_ms = int((offset_s + time.monotonic() + REQUEST_LIFETIME_S) * 1000)
+            operation.args[operation.deadline_at] = deadline_ms  # type: ignore[index]  # a list, as it takes a deadline
         elif not is_missing_script(refused):
             raise translate(refused, endpoint.address) from refused
         with_text = words_of(operation, *(absent_key(operation) if endpoint.is_node else ()), with_text=True)

@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from taskq_core.broker.cluster import NodeRequest, Server, cluster_exchange
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
-from taskq_core.broker.exchange import CLOSING, Write, exchange, pack
+from taskq_core.broker.exchange import CLOSING, exchange, pack
 from taskq_core.broker.failures import CLIENT_ERRORS, translate, translate_connecting
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import arun_plan
@@ -67,7 +67,6 @@ class Pipeline:
         self._connection: Any = None
         self._stream: ReplyStream | None = None
         self._takeovers = 0
-        self._until = 0.0  # deadline of the current exchange, by the event loop's clock
 
     @property
     def is_connected(self) -> bool:
@@ -75,7 +74,7 @@ class Pipeline:
         if self._takeovers != self._endpoint.takeovers:
             return False
         if self._stream is not None:
-            return self._stream.is_open
+            return not self._stream.transport.is_closing()
         return self._connection is not None and self._connection.is_connected
 
     async def exchange(
@@ -102,13 +101,34 @@ class Pipeline:
             BrokerUnavailableError: The connection failed or timed out. Any of the operations may have been carried out.
         """
         timeout_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
-        # Connecting and the round trip share one timeout.
-        self._until = asyncio.get_running_loop().time() + timeout_s
-        await self._connect_if_needed(timeout_s)
-        plan = exchange(self._endpoint, operations, self._left_s, is_asking=is_asking, spin_s=spin_s)
+        clock = asyncio.get_running_loop().time
+        until = clock() + timeout_s  # connecting and the round trips share one timeout
+        if self._endpoint.follower is not None:
+            self._endpoint.follower.keep()
+        if not self.is_connected:
+            await self._connect(timeout_s)
+        plan = exchange(self._endpoint, operations, lambda: until - clock(), is_asking=is_asking, spin_s=spin_s)
         try:
-            answers = await arun_plan(plan, self._send)
-        except BrokerError:
+            write = next(plan)
+            while True:
+                packed = [pack(command) for command in write.commands]
+                left_s = max(0.0, until + write.block_s - clock())
+                try:
+                    if self._stream is None:
+                        replies = await self._send_alone(packed, left_s)
+                    else:
+                        count = len(packed)
+                        replies = await self._stream.exchange(b"".join(packed), count, left_s, spin_s=write.spin_s)
+                except CLIENT_ERRORS as error:
+                    await self.close()
+                    failure = translate(error, self._endpoint.address)
+                    failure.__cause__ = error
+                    write = plan.throw(failure)
+                else:
+                    write = plan.send(replies)
+        except StopIteration as done:
+            answers: list[Any] = done.value
+        except BaseException:
             await self.close()
             raise
         if not CLOSING.isdisjoint(map(type, answers)):
@@ -122,42 +142,21 @@ class Pipeline:
             raise answer
         return answer  # type: ignore[no-any-return]  # exchange() answers operations of several types
 
-    def _left_s(self) -> float:
-        """Return the seconds until the deadline of the current exchange."""
-        return self._until - asyncio.get_running_loop().time()
+    async def _send_alone(self, commands: Sequence[bytes], timeout_s: float) -> list[Any]:
+        """Send commands one by one, because fakeredis may reply to several commands in another order."""
+        if self._connection is None:
+            raise ConnectionError("the connection is closed")
+        replies: list[Any] = []
+        async with asyncio.timeout(timeout_s):
+            for packed in commands:
+                await self._connection.send_packed_command([packed], check_health=False)
+                try:
+                    replies.append(await self._connection.read_response())
+                except ResponseError as error:
+                    replies.append(error)
+        return replies
 
-    async def _send(self, write: Write) -> list[Any]:
-        """Send commands and return their replies. A failure or a cancellation closes the connection."""
-        timeout_s = self._left_s() + write.block_s
-        try:
-            if self._stream is not None:
-                packed = b"".join([pack(command) for command in write.commands])
-                count = len(write.commands)
-                return await self._stream.exchange(packed, count, max(0.0, timeout_s), spin_s=write.spin_s)
-            if self._connection is None:
-                raise ConnectionError("the connection is closed")
-            # Send commands one by one, because fakeredis may reply to several commands in another order.
-            async with asyncio.timeout(timeout_s):
-                return [await self._send_alone(pack(command)) for command in write.commands]
-        except CLIENT_ERRORS as error:
-            await self.close()
-            raise translate(error, self._endpoint.address) from error
-        except BaseException:
-            await self.close()
-            raise
-
-    async def _send_alone(self, packed: bytes) -> Any:
-        await self._connection.send_packed_command([packed], check_health=False)
-        try:
-            return await self._connection.read_response()
-        except ResponseError as error:
-            return error
-
-    async def _connect_if_needed(self, timeout_s: float) -> None:
-        if self._endpoint.follower is not None:
-            self._endpoint.follower.keep()
-        if self.is_connected:
-            return
+    async def _connect(self, timeout_s: float) -> None:
         await self.close()
         takeovers = self._endpoint.takeovers
         connection = await connect(self._endpoint, min(timeout_s, CONNECT_TIMEOUT_S))

@@ -30,62 +30,55 @@ class ReplyStream(asyncio.Protocol):
     Args:
         transport: A connected transport. The `ReplyStream` becomes the protocol of this transport.
         changed: Receives the messages about changed keys.
+
+    Attributes:
+        transport: The transport. It is closing once the connection has ended.
     """
 
     def __init__(self, transport: asyncio.Transport, changed: Changed | None = None) -> None:
-        self._transport = transport
+        self.transport = transport
         self._changed = changed
         self._reader = hiredis.Reader(protocolError=ProtocolError, replyError=ResponseError, notEnoughData=_INCOMPLETE)
         self._replies: list[Any] = []
         self._expected = 0
         self._waiter: asyncio.Future[list[Any]] | None = None
+        self._timer: asyncio.TimerHandle | None = None  # fails the current exchange when its time is over
         self._loop = asyncio.get_running_loop()
         transport.set_protocol(self)
 
-    @property
-    def is_open(self) -> bool:
-        """False once the connection is closed or closing."""
-        return not self._transport.is_closing()
-
-    async def exchange(self, packed: bytes, count: int, timeout_s: float, *, spin_s: float = 0.0) -> list[Any]:
-        """Write commands and return their `count` replies; an error reply is an exception in the list.
+    def exchange(
+        self, packed: bytes, count: int, timeout_s: float, *, spin_s: float = 0.0
+    ) -> "asyncio.Future[list[Any]]":
+        """Write commands and return a future of their `count` replies; an error reply is an exception in the list.
 
         For the first `spin_s` seconds, the event loop polls the socket without sleeping, which reduces latency. Other
         callbacks still run, and each iteration yields the processor to other processes.
 
+        A caller that is cancelled must call `abort`, so that a late reply cannot reach another caller.
+
         Raises:
-            ConnectionError: The connection ended.
-            TimeoutError: The replies did not arrive in time. The connection is closed, as after a cancellation, so that
-                a late reply cannot reach another caller.
+            ConnectionError: The connection ended. Also raised by the future.
+            TimeoutError: Raised by the future if the replies did not arrive in time. The connection is then closed.
         """
-        if self._transport.is_closing():
+        if self.transport.is_closing():
             raise ConnectionError("the connection is closed")
         waiter = self._waiter = self._loop.create_future()
         self._expected = count
         self._replies = []
-        timer = self._loop.call_later(timeout_s, self._time_out)
-        try:
-            self._transport.write(packed)
-            if spin_s > 0:
-                self._loop.call_soon(self._spin, waiter, time.monotonic() + spin_s)
-            replies: list[Any] = await waiter
-            return replies
-        except BaseException:
-            self._transport.abort()
-            raise
-        finally:
-            timer.cancel()
-            self._waiter = None
+        self._timer = self._loop.call_later(timeout_s, self._fail, TimeoutError("no answer in time"))
+        self.transport.write(packed)
+        if spin_s > 0:
+            self._loop.call_soon(self._spin, waiter, time.monotonic() + spin_s)
+        return waiter
 
     def _spin(self, waiter: "asyncio.Future[list[Any]]", until: float) -> None:
         if not waiter.done() and time.monotonic() < until:
             _yield_processor()
             self._loop.call_soon(self._spin, waiter, until)
 
-    def _time_out(self) -> None:
-        self._fail(TimeoutError("no answer in time"))
-
     def _fail(self, error: Exception) -> None:
+        """Close the connection and fail the current exchange."""
+        self.abort()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
 
@@ -106,18 +99,18 @@ class ReplyStream(asyncio.Protocol):
                 (messages if isinstance(reply, hiredis.PushNotification) else replies).append(reply)
         except ConnectionError as error:
             self._fail(error)
-            self._transport.abort()
             return
         if messages:
             self._report(messages)
         missing = self._expected - len(replies)
         if missing < 0 or (not missing and self._changed is None and reader.has_data()):
             # The replies no longer match the requests, so the connection is useless.
-            self._transport.abort()
             self._fail(ConnectionError("the server sent an unexpected reply"))
-        elif not missing and self._waiter is not None and not self._waiter.done():
+        elif not missing and self._waiter is not None and self._timer is not None and not self._waiter.done():
+            waiter, self._waiter = self._waiter, None
             self._replies, self._expected = [], 0
-            self._waiter.set_result(replies)
+            self._timer.cancel()
+            waiter.set_result(replies)
 
     def _report(self, messages: list[Any]) -> None:
         changes = [message[1] for message in messages if message[0] == b"invalidate"]
@@ -132,5 +125,7 @@ class ReplyStream(asyncio.Protocol):
             self._changed(None)
 
     def abort(self) -> None:
-        """Close the connection at once."""
-        self._transport.abort()
+        """Close the connection at once, which fails the current exchange."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.transport.abort()

@@ -39,11 +39,9 @@ class TrackingPipeline(Pipeline):
     def _stream_on(self, transport: Any) -> ReplyStream:
         return ReplyStream(transport, self._changed if self._tries_left else None)
 
-    async def _connect_if_needed(self, timeout_s: float) -> None:
-        if self.is_connected:
-            return
+    async def _connect(self, timeout_s: float) -> None:
         self.is_tracking = False
-        await super()._connect_if_needed(timeout_s)
+        await super()._connect(timeout_s)
         if self._stream is None or not self._tries_left:
             return
         try:

@@ -3,10 +3,9 @@
 import asyncio
 import time
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
 from typing import Any, TypeVar
 
-from taskq_core.broker.operations.new_tasks import Codes, NewTask
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import arun_plan
 from taskq_core.client.bulk import Batch, BatchFiller, BulkResult, aiterate, batches
@@ -70,37 +69,34 @@ class AsyncClient:
         ):
             self._preparer.defer(prepared)
         else:
-            await self._send(prepared)
-        return prepared.handle
-
-    async def _send(self, prepared: Prepared[Any]) -> None:
-        """Send a task together with others of the same loop cycle. While its queue is full, wait and try again."""
-        loop = asyncio.get_running_loop()
-        merger = self._mergers.get(loop)
-        if merger is None:
-            merger = self._mergers[loop] = Merger(self._preparer, self._store)
-        started = time.monotonic()
-        wait: Wait | None = None
-        while True:
+            # Send the task together with others of the same loop cycle.
+            loop, started = asyncio.get_running_loop(), time.monotonic()
+            merger = self._mergers.get(loop)
+            if merger is None:
+                merger = self._mergers[loop] = Merger(self._sender, self._answer)
             try:
                 await merger.put(prepared)
-                break
             except QueueFullError as error:
-                wait = wait or self._sender.wait(prepared.queue.name)
-                pause_s = wait.pause_s()
-                if pause_s is None:
-                    self._preparer.record_sent(prepared, error, started)
-                    raise
+                await self._send_again(prepared, merger, error, started)
+            if self._observer is not None and self._observer.wants_enqueued():
+                await self._observer.anotify_enqueued((prepared.handle,))
+        return prepared.handle
+
+    async def _send_again(self, prepared: Prepared[Any], merger: Merger, error: QueueFullError, started: float) -> None:
+        """Wait until the full queue of a refused task has room. Raise the last error if that takes too long."""
+        wait = self._sender.wait(prepared.queue.name)
+        while (pause_s := wait.pause_s()) is not None:
             try:
                 await asyncio.sleep(pause_s)
             except BaseException as interruption:
                 prepared.span.end(interruption)
                 raise
-        if self._observer is not None and self._observer.wants_enqueued():
-            await self._observer.anotify_enqueued((prepared.handle,))
-
-    def _store(self, queue: QueueKeys, tasks: Sequence[NewTask]) -> Coroutine[Any, Any, Codes]:
-        return arun_plan(self._sender.store(queue, tasks, self._sender.timeout_s), self._answer)
+            try:
+                return await merger.put(prepared)
+            except QueueFullError as refused:
+                error = refused
+        self._preparer.record_sent(prepared, error, started)
+        raise error
 
     async def enqueue_many(self, calls: Calls) -> BulkResult:
         """Enqueue any number of calls in batches. Also accepts asynchronous iterables. See `Client.enqueue_many`.
@@ -175,12 +171,12 @@ class AsyncClient:
             # Read the error, because asyncio would log it if the caller was cancelled and does not wait for the send.
             sending.exception()
 
-    async def _answer(self, request: tuple[Operation[Any] | None, float]) -> Any:
+    def _answer(self, request: tuple[Operation[Any] | None, float]) -> Awaitable[Any]:
         operation, until = request
         left_s = max(0.0, until - time.monotonic())
         if operation is None:
-            return await asyncio.sleep(left_s)
-        return await self._source.async_runner.run(operation, patience_s=left_s)
+            return asyncio.sleep(left_s)
+        return self._source.async_runner.run(operation, patience_s=left_s)
 
     # --- for workflows and status routes ------------------------------------------------------------------------------
 

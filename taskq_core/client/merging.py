@@ -3,45 +3,38 @@
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from taskq_core.broker.operations.new_tasks import Codes, NewTask
-from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX
-from taskq_core.client.preparer import Prepared, Preparer, failures
+from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Operation
+from taskq_core.broker.plans import arun_plan
+from taskq_core.client.preparer import Prepared, failures
+from taskq_core.client.sender import Sender
 from taskq_core.errors import BrokerError, EnqueueError, QueueFullError
-from taskq_core.wire import QueueKeys
 
 WORTH_A_CALL = 25
 """Minimum number of tasks in a request, if several requests are sent for the tasks of one loop cycle."""
 MOST_CALLS = 4
-"""Maximum number of requests for the tasks of one loop cycle in one queue."""
+"""Number of requests that are sent for many tasks of one loop cycle in one queue, or more if their size requires it.
+
+Several requests are faster than one: Redis stores one batch while Python resumes the callers of another. With a single
+request, Redis and Python would wait for each other."""
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 """Options of an asyncio task that sends its request before its constructor returns."""
 _Waiting = list[tuple[Prepared[Any], "asyncio.Future[None]"]]
-
-
-def batch_size(count: int) -> int:
-    """Return how many of `count` tasks of one loop cycle are sent in one request.
-
-    Several requests are faster than one: Redis stores one batch while Python resumes the callers of another. With a
-    single request, Redis and Python would wait for each other.
-    """
-    calls = max(1, min(MOST_CALLS, count // WORTH_A_CALL))
-    return min(BATCH_MAX, -(-count // calls))
 
 
 class Merger:
     """Collects the enqueues of one event loop during a loop cycle, and sends them together.
 
     Args:
-        preparer: Closes spans and counts tasks.
-        store: Stores tasks of one queue and returns the outcome of each.
+        sender: Makes the request plans.
+        answer: Sends one operation of a request plan and returns its answer.
     """
 
-    def __init__(self, preparer: Preparer, store: Callable[[QueueKeys, Sequence[NewTask]], Awaitable[Codes]]) -> None:
-        self._preparer = preparer
-        self._store = store
+    def __init__(self, sender: Sender, answer: Callable[[tuple[Operation[Any] | None, float]], Awaitable[Any]]) -> None:
+        self._sender = sender
+        self._answer = answer
         self._waiting: _Waiting = []
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -66,29 +59,27 @@ class Merger:
         for item in waiting:
             prepared, confirm = item[0], item[0].task.confirm
             by_queue.setdefault(prepared.queue if confirm is None else (prepared.queue, confirm), []).append(item)
+        loop = asyncio.get_running_loop()
         for items in by_queue.values():
-            most = batch_size(len(items))
-            batch: _Waiting = []
-            size = 0
-            for item in items:
-                batch.append(item)
-                size += len(item[0].task.message)
-                if len(batch) >= most or size >= BATCH_BYTES:
-                    self._start(batch)
-                    batch, size = [], 0
-            if batch:
-                self._start(batch)
-
-    def _start(self, batch: _Waiting) -> None:
-        task = asyncio.Task(self._send(batch), loop=asyncio.get_running_loop(), **_EAGER)
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+            calls = max(1, min(MOST_CALLS, len(items) // WORTH_A_CALL))
+            most = min(BATCH_MAX, -(-len(items) // calls))
+            start = 0
+            while start < len(items):
+                end, size = start, 0
+                while end < min(start + most, len(items)) and size < BATCH_BYTES:
+                    size += len(items[end][0].task.message)
+                    end += 1
+                task = asyncio.Task(self._send(items[start:end]), loop=loop, **_EAGER)
+                self._sending.add(task)
+                task.add_done_callback(self._sending.discard)
+                start = end
 
     async def _send(self, batch: _Waiting) -> None:
         started = time.monotonic()
         errors: list[EnqueueError | None]
+        plan = self._sender.store(batch[0][0].queue, [prepared.task for prepared, _ in batch], self._sender.timeout_s)
         try:
-            answer = await self._store(batch[0][0].queue, [prepared.task for prepared, _ in batch])
+            answer = await arun_plan(plan, self._answer)
             codes = zip(batch, answer.each(), strict=True)
             errors = [prepared.settle(code, answer, holder) for (prepared, _), (code, holder) in codes]
         except BrokerError as cause:
@@ -107,7 +98,7 @@ class Merger:
         for (prepared, future), error in zip(batch, errors, strict=True):
             # Do not record a QueueFullError while the caller waits, because the caller may send the task again.
             if not isinstance(error, QueueFullError) or future.done():
-                self._preparer.record_sent(prepared, error, started)
+                self._sender.preparer.record_sent(prepared, error, started)
             if future.done():
                 continue  # the caller was cancelled during the send
             if error is None:

@@ -186,12 +186,15 @@ class Preparer:
         try:
             limit = "" if plan.limits is None else limit_of(plan.limits, call)
             trace = span.trace_headers() if span.context else {}
-            headers = self.headers(plan, trace, self.propagated(), limit=limit)
+            propagated = self.propagated()
+            headers = plan.encoded_headers
+            if trace or propagated or limit:
+                headers = self.headers(plan, trace, propagated, limit=limit)
             new = self.new_task(task.name, plan, task_id, payload, headers, limit)
         except BaseException as error:
             span.end(error)
             raise
-        handle = self.handle(task, task_id, plan)
+        handle: TaskHandle[R] = plan.handle(self.source, id=task_id)
         if chosen_id is None:
             handle.generation = ""  # no later task gets this random id
         return Prepared(plan.queue, new, handle, span)
@@ -237,7 +240,8 @@ class Preparer:
 
     def record_sent(self, prepared: Prepared[Any], error: EnqueueError | None, started: float) -> None:
         """Close the span of a sent task and count the task. `started` is the monotonic time at which it was sent."""
-        prepared.span.end(error)
+        if prepared.span.span is not None:
+            prepared.span.end(error)
         self.metrics.sent(
             prepared.handle.queue,
             prepared.handle.name,
@@ -261,20 +265,9 @@ class Preparer:
             new.generation = new_token()
         return new
 
-    def handle(self, task: BaseTask[R], task_id: str, plan: Plan | None = None) -> TaskHandle[R]:
-        """Return the handle of an enqueued task. `plan` is the plan of `task`, if the caller has it."""
-        plan = plan or self.plan(task)
-        return TaskHandle(
-            self.source,
-            id=task_id,
-            queue=plan.queue.name,
-            name=task.name,
-            is_kept=plan.is_kept,
-            result_type=task.result_type,
-            first_state=plan.first_state,
-            signals=plan.options.signals,
-            confirm=plan.confirm,
-        )
+    def handle(self, task: BaseTask[R], task_id: str) -> TaskHandle[R]:
+        """Return the handle of an enqueued task."""
+        return self.plan(task).handle(self.source, id=task_id)
 
     def is_unregistered(self, queue: QueueKeys) -> bool:
         """Return whether this client should add a queue to the set of known queues now.

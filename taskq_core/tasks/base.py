@@ -16,6 +16,22 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
+class BlockingClient(Protocol):
+    """The part of the client for blocking code that tasks use."""
+
+    def enqueue(self, call: Any) -> TaskHandle[Any]:
+        """Enqueue a call and return its handle. Blocks."""
+        ...
+
+
+class AsyncioClient(Protocol):
+    """The part of the client for coroutines that tasks use."""
+
+    async def enqueue(self, call: Any) -> TaskHandle[Any]:
+        """Enqueue a call and return its handle."""
+        ...
+
+
 class Enqueuer(Protocol):
     """The part of a queue application that its tasks use, for example to enqueue themselves."""
 
@@ -33,12 +49,14 @@ class Enqueuer(Protocol):
         """Return the registered task for a task object of a framework, and any other object unchanged."""
         return task
 
-    def enqueue(self, call: Any) -> TaskHandle[Any]:
-        """Enqueue a call and return its handle. Blocks."""
+    @property
+    def client(self) -> BlockingClient:
+        """The client for blocking code."""
         ...
 
-    async def aenqueue(self, call: Any) -> TaskHandle[Any]:
-        """Enqueue a call from a coroutine and return its handle."""
+    @property
+    def async_client(self) -> AsyncioClient:
+        """The client for coroutines."""
         ...
 
     def check_queue(self, name: str, queue: str) -> None:
@@ -131,7 +149,7 @@ class BaseTask(Generic[R_co]):
                     f"task {self.name!r} belongs to another TaskQ than this client; call its .delay() or .adelay(), "
                     "use the client of its TaskQ, or enqueue it by name with taskq.remote(...) of this TaskQ"
                 )
-            plan = self.current_plan = Plan(self.name, self.options, keys, self.limits)
+            plan = self.current_plan = Plan(self.name, self.options, keys, self.limits, self.result_type)
             # Other programs serve the queues of remote tasks. So the setting `QUEUES` need not contain these queues.
             if app is not None and not self.is_remote:
                 self._enqueuer.check_queue(self.name, plan.queue.name)

@@ -115,11 +115,11 @@ class Signature(PartialSignature[R_co]):
 
     def delay(self) -> TaskHandle[R_co]:
         """Enqueue the call and return its handle. Blocks. Raises the errors of `Task.delay`."""
-        return self.task._enqueuer.enqueue(self)
+        return self.task._enqueuer.client.enqueue(self)
 
     async def adelay(self) -> TaskHandle[R_co]:
         """Enqueue the call from a coroutine and return its handle. Raises the errors of `Task.delay`."""
-        return await self.task._enqueuer.aenqueue(self)
+        return await self.task._enqueuer.async_client.enqueue(self)
 
 
 class PartialCanvas(Generic[R_co]):

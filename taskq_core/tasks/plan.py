@@ -2,11 +2,13 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 from taskq_core.broker.operations.operation import Confirmation
+from taskq_core.handles.handle import TaskHandle
 from taskq_core.tasks.limits import Limits
 from taskq_core.tasks.options import TaskOptions
 from taskq_core.wire import (
@@ -29,10 +31,13 @@ class Plan:
     Attributes:
         headers: The task's own headers, and headers for options that Asynq does not have.
         encoded_headers: `headers` in the format of the task message.
+        handle: Makes the handle of one task from a `HandleSource` and the id of the task.
         marks: The options that Asynq does not have, such as a priority, in the format of the Lua scripts.
     """
 
-    def __init__(self, name: str, options: TaskOptions, keys: Keys, limits: Limits | None = None) -> None:
+    def __init__(
+        self, name: str, options: TaskOptions, keys: Keys, limits: Limits | None = None, result_type: Any = Any
+    ) -> None:
         self.keys = keys
         self.limits = limits
         self.options = options
@@ -57,16 +62,25 @@ class Plan:
         self.confirm = confirmation_of(options)
         self.has_rules = bool(self.marks or self.unique_rule or self.confirm)
         """Whether each new task also needs fields that most tasks leave empty: marks, unique rule or confirmation."""
-        self.is_kept = options.retention_s > 0
         self.start_at_s: int | None = None
         self.start_in_ms: int | None = None
         if isinstance(options.run_after, datetime):
             self.start_at_s = math.ceil(options.run_after.timestamp())
         elif options.run_after:
             self.start_in_ms = math.ceil(cast("float", options.run_after) * 1000)
-        self.first_state = TaskState.AGGREGATING if self.group else TaskState.PENDING
+        first_state = TaskState.AGGREGATING if self.group else TaskState.PENDING
         if self.start_at_s is not None or self.start_in_ms is not None:
-            self.first_state = TaskState.SCHEDULED
+            first_state = TaskState.SCHEDULED
+        self.handle: Callable[..., TaskHandle[Any]] = partial(
+            TaskHandle,
+            queue=options.queue,
+            name=name,
+            is_kept=options.retention_s > 0,
+            result_type=result_type,
+            first_state=first_state,
+            signals=options.signals,
+            confirm=self.confirm,
+        )
 
 
 def confirmation_of(options: TaskOptions) -> Confirmation | None:

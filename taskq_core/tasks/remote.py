@@ -67,8 +67,8 @@ class RemoteTask(BaseTask[Any]):
 
     def delay(self, *args: bytes, **kwargs: object) -> TaskHandle[Any]:
         """Enqueue a call and return its handle. Raises the errors of `Task.delay`."""
-        return self._enqueuer.enqueue(Signature(self, args, kwargs))
+        return self._enqueuer.client.enqueue(Signature(self, args, kwargs))
 
     async def adelay(self, *args: bytes, **kwargs: object) -> TaskHandle[Any]:
         """Enqueue a call from a coroutine and return its handle."""
-        return await self._enqueuer.aenqueue(Signature(self, args, kwargs))
+        return await self._enqueuer.async_client.enqueue(Signature(self, args, kwargs))

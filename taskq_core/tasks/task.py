@@ -168,11 +168,11 @@ class Task(BaseTask[R], Generic[P, R]):
             EnqueueError: Redis could not be reached or refused the task.
             EnqueueUnknownError: The connection failed, and the task may have been written.
         """
-        return self._enqueuer.enqueue(Signature(self, args, kwargs))
+        return self._enqueuer.client.enqueue(Signature(self, args, kwargs))
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
         """Enqueue a call from a coroutine and return its handle. Raises the errors of `delay`."""
-        return await self._enqueuer.aenqueue(Signature(self, args, kwargs))
+        return await self._enqueuer.async_client.enqueue(Signature(self, args, kwargs))
 
 
 class CoroutineTask(Task[P, R]):

@@ -108,6 +108,8 @@ class Recording:
             operation: `send`, or `create` for a task that is sent in the span of another operation.
         """
         parent = context_api.get_current() if context is None else context
+        if (self._fixed_provider or switch.tracer_provider()) is None:
+            return ProducerSpan(self, None, parent) if parent else self._without_trace
         if self.tracer() is None or self.drops(propagation.sender_of(parent)):
             return ProducerSpan(self, None, parent) if parent else self._without_trace
         attributes = self.attributes(operation, queue, task_type, task_id, body_size)

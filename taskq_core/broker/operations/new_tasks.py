@@ -1,6 +1,6 @@
 """Store new tasks."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from functools import partial
 from typing import Any, TypeVar
@@ -52,10 +52,10 @@ class Codes(str):
     pending = 0
     limit = 0
 
-    def each(self) -> Iterator[tuple[str, str]]:
-        """Yield each code with the id of the task that holds the lock, "" if no task holds it or the id is unknown."""
+    def each(self) -> list[tuple[str, str]]:
+        """Return each code with the id of the task that holds the lock, "" if no task holds it or the id is unknown."""
         holders = iter(self.holders)
-        return ((code, next(holders, "") if code in NAMES_HOLDER else "") for code in self)
+        return [(code, next(holders, "") if code in NAMES_HOLDER else "") for code in self]
 
 
 def read_codes(reply: Any, limit: int = 0) -> Codes:

@@ -10,7 +10,8 @@ import pytest
 from taskq_core import TaskQ, current_task
 from taskq_core.broker.pipelines import Pipeline
 from taskq_core.broker.scripts import load
-from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError
+from taskq_core.broker.stream import ReplyStream
+from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker
 from taskq_core.worker.leadership import SERVICE
@@ -74,18 +75,18 @@ async def test_a_dequeue_whose_reply_is_lost_after_its_script_was_reloaded_is_re
         return "ran"
 
     lost: list[str] = []
-    send, dequeue = Pipeline._send, load("dequeue").text
+    send, dequeue = ReplyStream.exchange, load("dequeue").text.encode()
 
-    async def lose(pipeline: Pipeline, write: Any) -> list[Any]:
-        replies = await send(pipeline, write)
-        if not lost and ("EVAL", dequeue) in [each[:2] for each in write.commands]:
+    async def lose(stream: ReplyStream, packed: bytes, *args: Any, **options: Any) -> list[Any]:
+        replies = await send(stream, packed, *args, **options)
+        if not lost and dequeue in packed:
             lost.append("dequeue")
-            await pipeline.close()
-            raise BrokerUnavailableError("no answer")
+            stream.abort()
+            raise ConnectionError("no answer")
         return replies
 
     worker = await start(concurrency=2, **PATIENT)  # loads the scripts
-    monkeypatch.setattr(Pipeline, "_send", lose)
+    monkeypatch.setattr(ReplyStream, "exchange", lose)
     if is_busy:  # no dequeue waits for a token, so one of the fetcher's is lost
         await hold.adelay()
         await until(lambda: worker.running_count == 1)
@@ -375,7 +376,7 @@ async def test_a_worker_that_cannot_wait_for_tokens_polls(
     async def work() -> str:
         return "ran"
 
-    connect = Pipeline._connect_if_needed
+    connect = Pipeline._connect
 
     async def refuse(self: Pipeline, timeout_s: float) -> None:
         if self in [waker._pipeline for waker in worker._services.of(Waker)]:
@@ -384,7 +385,7 @@ async def test_a_worker_that_cannot_wait_for_tokens_polls(
 
     worker = await start(**PATIENT)
     await has_asked(worker, redis_server)
-    monkeypatch.setattr(Pipeline, "_connect_if_needed", refuse)
+    monkeypatch.setattr(Pipeline, "_connect", refuse)
     for each in waiting(redis_server):
         redis_server.client.client_kill_filter(_id=each["id"])
     await waits(redis_server, 0)
