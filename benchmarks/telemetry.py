@@ -2,6 +2,8 @@
 
 Each round runs a worker without telemetry, with metrics only, inside traces that are not sampled, and inside traces
 that are sampled. The worker exports with `configure()` over OTLP/HTTP to a collector in a separate process.
+With `--peers`, each round also runs other task queues with their instrumentation, without and with telemetry. The first
+use installs them into `.venv/peers`.
 The floor is the CPU time of a loop without taskq that creates the same records and spans, one SDK call for each record,
 and exports them in the same way.
 """
@@ -18,10 +20,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from benchmarks.placement import on, placements
+from benchmarks.peers.cases import Runner
+from benchmarks.peers.environments import environment_of
+from benchmarks.peers.telemetry import instrumented_peers, with_telemetry
+from benchmarks.placement import Placement, on, placements
 from benchmarks.scenarios import Figures, app, calls, work
 from tests.redis_server import RedisServer
 
@@ -32,6 +38,10 @@ MODES: Mapping[str, str] = {
     "sampled": "metrics, all traces sampled",
 }
 _PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-"
+_QUIET_S = 1.5
+"""Seconds without a further span after which all spans have arrived."""
+_PEERS_TASKS_S = 3.0
+"""Seconds for which a peer's worker is busy without telemetry."""
 _QUEUE_SIZE = 1 << 20
 """Maximum number of spans that wait for their export. It is large, so that all spans are exported, and measured."""
 
@@ -194,9 +204,7 @@ def _round(options: argparse.Namespace, collector: Collector) -> dict[str, Figur
     rows: dict[str, Figures] = {}
     placement = placements()["apart"]
     for mode in options.mode or MODES:
-        with RedisServer() as server, on(placement.workers):
-            if placement.redis:
-                os.sched_setaffinity(server.pid, placement.redis)
+        with _placed(placement) as server, on(placement.workers):
             arguments = {"mode": mode, "count": options.tasks, "collector": collector.url}
             found = _measure("traced_drain", server.unix_url, concurrency=options.concurrency, **arguments)
             spans = collector.take_count()
@@ -206,6 +214,71 @@ def _round(options: argparse.Namespace, collector: Collector) -> dict[str, Figur
     return rows
 
 
+class _Arrivals:
+    """Counts the spans that a collector receives, and tells when no more arrive."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        self._last = time.monotonic()
+        self.spans = 0
+
+    def are_over(self) -> bool:
+        """Return whether no span has arrived for some time."""
+        now, count = time.monotonic(), self._collector.take_count()
+        if count:
+            self.spans, self._last = self.spans + count, now
+        return now - self._last > _QUIET_S
+
+
+def _peers_round(most: int, collector: Collector) -> dict[str, Figures]:
+    """Measure each peer without and with telemetry, with the number of tasks that its speed allows."""
+    rows: dict[str, Figures] = {}
+    placement = placements()["apart"]
+    for peer in instrumented_peers():
+        environment = environment_of(peer, keep=True)
+        plain = Runner(peer=peer, setting=peer.settings[0], environment=environment)
+        row: Figures = {}
+        count = 1000
+        for _ in range(2):  # the first drain estimates the rate
+            with _placed(placement) as server:
+                found = plain.drain(server, placement, count=count)
+            count = min(most, max(count, int(found.figures["rate"] * _PEERS_TASKS_S)))
+        row["off_us"] = found.figures["worker_cpu_us"]
+        collector.take_count()
+        arrivals = _Arrivals(collector)
+        setting = with_telemetry(peer.settings[0], collector.url)
+        traced = replace(plain, setting=setting, is_over=arrivals.are_over)
+        with _placed(placement) as server:
+            found = traced.drain(server, placement, count=count)
+        row |= {"on_us": found.figures["worker_cpu_us"], "spans": arrivals.spans / count}
+        rows[f"{peer.name} {environment.version}, {peer.settings[0].name}"] = row
+    return rows
+
+
+@contextmanager
+def _placed(placement: Placement) -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        if placement.redis:
+            os.sched_setaffinity(server.pid, placement.redis)
+        yield server
+
+
+def _medians(rounds: list[dict[str, Figures]]) -> dict[str, Figures]:
+    return {
+        row: {name: statistics.median(each[row][name] for each in rounds) for name in rounds[0][row]}
+        for row in rounds[0]
+    }
+
+
+def _print_peers(rows: Mapping[str, Figures]) -> None:
+    print("\n| worker | CPU us a task, off | on | on, tasks per second of CPU | spans a task |")
+    print("|---|---|---|---|---|")
+    for name, row in sorted(rows.items(), key=lambda item: item[1]["on_us"]):
+        print(
+            f"| {name} | {row['off_us']:,.0f} | {row['on_us']:,.0f} | {1e6 / row['on_us']:,.0f} | {row['spans']:.1f} |"
+        )
+
+
 def main() -> None:
     """Measure in rounds, and print the medians as a table of Markdown."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.telemetry", description=__doc__)
@@ -213,14 +286,13 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=50_000, help="tasks of each worker (default %(default)s)")
     parser.add_argument("--concurrency", type=int, default=50, help="concurrency of the worker (default %(default)s)")
     parser.add_argument("--mode", choices=tuple(MODES), action="append", help="measure only this; may be repeated")
+    parser.add_argument("--peers", action="store_true", help="also measure other task queues")
     options = parser.parse_args()
     started = time.monotonic()
     with _collector() as collector:
         rounds = [_round(options, collector) for _ in range(options.rounds)]
-    rows = {
-        mode: {name: statistics.median(each[mode][name] for each in rounds) for name in rounds[0][mode]}
-        for mode in rounds[0]
-    }
+        peers = [_peers_round(options.tasks, collector) for _ in range(options.rounds if options.peers else 0)]
+    rows = _medians(rounds)
     off = rows.get("off", {}).get("cpu_us", 0.0)
     print("| telemetry | tasks/s | CPU us a task | floor, CPU us | cost / (floor + off) | spans sent | received |")
     print("|---|---|---|---|---|---|---|")
@@ -231,6 +303,8 @@ def main() -> None:
             f"| {MODES[mode]} | {row['tasks_per_s']:,.0f} | {row['cpu_us']:.1f} | {row['floor_us']:.1f} | {ratio:.2f} "
             f"| {sent:,} | {row['spans']:,.0f} |"
         )
+    if peers:
+        _print_peers(_medians(peers))
     print(f"\n{options.rounds} rounds in {time.monotonic() - started:.0f} s, load average {os.getloadavg()[0]:.1f}")
 
 

@@ -38,6 +38,7 @@ class Runner:
         single_s: Seconds for which tasks are enqueued one after another.
         per_s: The steady rate in tasks per second.
         steady_s: Seconds for which tasks are enqueued at the steady rate.
+        is_over: Returns whether a drain is over, after all tasks have run.
     """
 
     peer: Peer
@@ -47,6 +48,7 @@ class Runner:
     single_most: int = 10_000
     per_s: int = 200
     steady_s: float = 2.0
+    is_over: Callable[[], bool] = lambda: True
 
     def drain(self, server: RedisServer, placement: Placement, *, count: int, kind: str = "noop") -> Found:
         """Enqueue tasks and let workers drain the queue. If the setting says so, also measure single enqueues."""
@@ -63,6 +65,7 @@ class Runner:
                 self._wait(workers, ledger, lambda: ledger.seen(total) > 0, total)
                 cpu_before_s, seen_before = workers.cpu_s(), ledger.seen(total)
                 self._wait(workers, ledger, lambda: ledger.seen(total) == total, total)
+                self._wait(workers, ledger, self.is_over, total)
                 cpu_s, redis_s = workers.cpu_s() - cpu_before_s, _redis_cpu_s(server) - redis_before_s
                 time.sleep(_AFTERWARDS_S)
             account = ledger.account(total)

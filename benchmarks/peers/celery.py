@@ -8,6 +8,12 @@ from collections.abc import Iterable
 from celery import Celery
 
 from benchmarks.peers.tasks import SETTING, TEXT, URL, ran, slept
+from benchmarks.peers.telemetry import configured
+
+if configured():
+    from opentelemetry.instrumentation.celery import CeleryInstrumentor
+
+    CeleryInstrumentor().instrument()
 
 app = Celery("bench", broker=URL.partition("?")[0].replace("unix:", "redis+socket:"), set_as_current=True)
 app.conf.update(

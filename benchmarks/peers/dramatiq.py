@@ -10,6 +10,12 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.middleware.asyncio import AsyncIO
 
 from benchmarks.peers.tasks import SETTING, TEXT, URL, ran, slept, waited
+from benchmarks.peers.telemetry import configured
+
+if configured():
+    from opentelemetry_instrumentor_dramatiq import DramatiqInstrumentor
+
+    DramatiqInstrumentor().instrument()
 
 broker = RedisBroker(url=URL)
 dramatiq.set_broker(broker)

@@ -10,10 +10,15 @@ from collections.abc import Iterable
 from taskiq_redis import ListQueueBroker, RedisStreamBroker
 
 from benchmarks.peers.tasks import SETTING, TEXT, URL, ran, slept, waited
+from benchmarks.peers.telemetry import configured
 
 _CALLERS = 50
 # The group reads from the start of the stream, so that tasks enqueued before the first worker starts also run.
 broker = ListQueueBroker(URL) if SETTING.get("broker") == "list" else RedisStreamBroker(URL, consumer_id="0")
+if configured():
+    from taskiq.instrumentation import TaskiqInstrumentor
+
+    TaskiqInstrumentor().instrument_broker(broker)
 
 
 async def noop(number: int, text: str) -> None:

@@ -5,6 +5,11 @@ from collections.abc import Iterable
 from benchmarks.peers.tasks import SETTING, TEXT, URL, ran, slept, waited
 from taskq_core import Signature, TaskQ
 
+if SETTING.get("telemetry"):
+    from taskq_core.telemetry import configure
+
+    configure("benchmark")
+
 app = TaskQ(URL, enqueue_timeout=60)  # long, so that a busy machine does not make a measurement fail
 
 
