@@ -39,8 +39,10 @@ class Sampler(QueueService):
         super().__init__(context, queue, leadership)
         self._longest_ms: dict[Level, int | None] = dict.fromkeys(LEVELS)
         self._last_s = 0
-        # Spread the samples of many queues over the interval, so that they need no additional connections.
-        self._offset_s = jittered(0.1) if context.pace == 1 else random.uniform(0.1, 0.8 * SAMPLE_S)  # noqa: S311
+        self._offset_s, self._rest_s = jittered(0.1), float(REST_S)
+        if context.pace > 1:  # spread the samples of many queues, so that they need no additional connections
+            self._offset_s = random.uniform(0.1, 0.8 * SAMPLE_S)  # noqa: S311 - jitter, no secret
+            self._rest_s = random.uniform(SAMPLE_S, min(REST_S * context.pace, REST_MOST_S))  # noqa: S311 - as above
         self._steps: dict[Level, int] = {}
         self._memory_kib: int | None = None
         self._memory_at_s: int | None = None
@@ -59,7 +61,7 @@ class Sampler(QueueService):
         if not self._last_s:
             return jittered(SOON_S)  # the queue is not registered in Redis yet
         # While the queue does not change, one sample a minute is enough. A change ends the wait at once.
-        rest_s = min(REST_S * self._context.pace, REST_MOST_S)
+        rest_s, self._rest_s = self._rest_s, min(REST_S * self._context.pace, REST_MOST_S)
         while self._is_at_rest(sampled_at) and self._clock.monotonic() - sampled_at < rest_s - SAMPLE_S:
             self._changes.clear()
             await self._changes.wait_for(SAMPLE_S)

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.services import notify, watch_pending
 from taskq_core.service.loop import Signal
 from taskq_core.wire import QueueKeys
-from taskq_core.wire.samples import QueueSample
+from taskq_core.wire.samples import REST_MOST_S, SAMPLE_S, QueueSample
 from taskq_core.worker import Worker, waker
 from taskq_core.worker.gauges import KEPT_S
 from taskq_core.worker.sampler import Sampler
@@ -229,6 +230,28 @@ async def test_exported_figures_of_an_unchanged_queue_stay_fresh_without_a_sampl
         clock.now += pause_s
 
     assert abs(len(samples) - times) <= max(1, 0.1 * times)
+
+
+async def test_samples_of_many_idle_queues_are_spread_over_time(app: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All queues are sampled right after the start. Their next samples would otherwise be a burst of commands."""
+    clock = Passing()
+    context = context_of(app, clock=clock, queues={f"q{number}": 1 for number in range(1000)})
+    monkeypatch.setattr("taskq_core.worker.sampler.gauges", SimpleNamespace(is_active=False))
+    times: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        clock.now += seconds
+
+    for queue in context.queues[:20]:
+        clock.now = Passing.now
+        sampler = Sampler(context, queue, Still(900))  # type: ignore[arg-type]  # a stand-in
+        sampler._last_s = int(clock.now)
+        monkeypatch.setattr(sampler, "sample", partial(asyncio.sleep, 0))
+        monkeypatch.setattr(sampler._changes, "wait_for", wait)
+        times.append(await sampler.work() + clock.now - Passing.now)
+
+    assert max(times) <= REST_MOST_S + SAMPLE_S
+    assert max(times) - min(times) > 100
 
 
 async def waits(server: RedisServer, count: int) -> None:
