@@ -43,6 +43,7 @@ nightly: ## run all suites at full length, on every installed server (hours)
 	@$(run_python) "$$python" -m tests.mutants
 	@$(run_python) "$$python" -m tests.soak.mutants
 	@$(run_python) "$$python" -m tests.soak --profile long --minutes 30
+	@$(run_python) "$$python" -m benchmarks.growth --large
 
 ci: ## run the static checks of CI: format, lint, types, imports, security, generated code, the wheel
 	@$(lint_python) exec "$$python" scripts/ci.py --jobs $(JOBS) $(ARGS)

@@ -7,6 +7,9 @@ each task ran once.
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from benchmarks.peers.environments import Environment
 from benchmarks.peers.ledger import Ledger
 from benchmarks.peers.processes import Workers
 from benchmarks.placement import Placement
-from benchmarks.session import CaseError, Found
+from benchmarks.session import CaseError, Found, run_apart
 from taskq_core import TaskQ
 from tests.redis_server import RedisServer
 
@@ -63,3 +66,20 @@ def idle_worker(server: RedisServer, placement: Placement, *, seconds: float) ->
         account = ledger.account(1)
         ledger.close()
     return Found(figures=figures, account=account, tasks=1)
+
+
+def idle_by_queues(server: RedisServer, placement: Placement, *, queues: Sequence[int], seconds: int) -> Found:
+    """Measure idle workers with different numbers of queues at the same time, each on its own Redis.
+
+    The figures are those of `scenarios.idle`, each name with the number of queues before it.
+    """
+
+    def measure(count: int, url: str) -> dict[str, float]:
+        found = run_apart("idle", url, {"queues": count, "seconds": seconds})
+        return {f"{count}_{name}": value for name, value in found.items()}
+
+    figures: dict[str, float] = {}
+    with ExitStack() as stack, ThreadPoolExecutor(len(queues)) as pool:
+        for found in pool.map(measure, queues, [stack.enter_context(RedisServer()).url for _ in queues]):
+            figures |= found
+    return Found(figures=figures)

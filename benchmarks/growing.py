@@ -1,4 +1,4 @@
-"""Measure very large numbers of tasks in Redis: their cost, and whether they slow down other operations."""
+"""Measure whether many tasks in Redis, many queues and large messages slow down workers and clients."""
 
 import statistics
 import time
@@ -10,7 +10,7 @@ import redis
 
 from benchmarks.asynq import PREFIX, GoProducer
 from benchmarks.bounds import fill
-from benchmarks.scenarios import PATIENCE_S, app, calls
+from benchmarks.scenarios import PATIENCE_S, app, calls, queue_names
 from taskq_core import Signature, TaskQ, TaskState
 from taskq_core.wire import Keys
 from taskq_core.worker import Worker, WorkerConfig
@@ -19,10 +19,17 @@ Figures = dict[str, float]
 _PIPELINE = 500
 
 
-def drain_among(url: str, *, count: int, pending: int) -> Figures:
-    """Measure how fast a worker runs the first `count` tasks of a queue that has `pending` tasks at the start.
+def drain_among(url: str, *, count: int, pending: int = 0, queues: int = 1, size: int = 9) -> Figures:
+    """Measure how fast tasks are enqueued, and how fast a worker of 50 coroutines runs the first of them.
 
-    The time is from the start of the first task to the start of the last one. The worker runs 50 coroutines at a time.
+    The time is from the start of the first task to the start of the last one.
+
+    Args:
+        url: URL of Redis.
+        count: Number of tasks to run.
+        pending: Number of tasks that wait when the worker starts. 0: `count`.
+        queues: Number of queues of the worker. The tasks are evenly spread over them.
+        size: Bytes of an argument of each task.
     """
     taskq = TaskQ(url, enqueue_timeout=PATIENCE_S)
     ran, began, ended = 0, 0.0, 0.0
@@ -38,14 +45,22 @@ def drain_among(url: str, *, count: int, pending: int) -> Figures:
             ended = time.perf_counter()
             worker.stop()
 
-    taskq.client.enqueue_many(Signature(counted, (number, "some text"), {}) for number in range(pending))
-    worker = Worker(taskq, WorkerConfig(concurrency=50))
+    names, text, pending = queue_names(queues), "x" * size, pending or count
+    tasks = [counted.using(queue=name) for name in names]
+    started = time.perf_counter()
+    taskq.client.enqueue_many(Signature(tasks[number % queues], (number, text), {}) for number in range(pending))
+    enqueue_s = time.perf_counter() - started
+    worker = Worker(taskq, WorkerConfig(queues=names, concurrency=50))
     with redis.Redis.from_url(url) as client:
         before_s = _cpu_s(client)
         worker.run()
         spent_s = _cpu_s(client) - before_s
     taskq.close()
-    return {"tasks_per_s": count / (ended - began), "redis_cpu_us": spent_s / ran * 1e6}
+    return {
+        "tasks_per_s": count / (ended - began),
+        "enqueued_per_s": pending / enqueue_s,
+        "redis_cpu_us": spent_s / ran * 1e6,
+    }
 
 
 def _cpu_s(client: "redis.Redis") -> float:

@@ -14,6 +14,7 @@ _UNITS: Mapping[str, str] = {
     "percent": "%",
     "second": "tasks",
     "a_task": "a task",
+    "connections": "connections",
 }
 
 
@@ -42,6 +43,6 @@ class Measure:
     @property
     def unit(self) -> str:
         """Unit of the figure."""
-        if self.figure in ("tasks_per_s", "steps_per_s", "bare_per_s", "rate"):
+        if self.figure in ("tasks_per_s", "enqueued_per_s", "steps_per_s", "bare_per_s", "rate"):
             return "tasks/s"
         return next(unit for ending, unit in _UNITS.items() if self.figure.endswith(ending))

@@ -5,8 +5,6 @@ Each row comes from a function. Functions of `scenarios` and of its `ROOMS` run 
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
@@ -15,10 +13,8 @@ from benchmarks import deployed
 from benchmarks.aims import rows_of_aims
 from benchmarks.measure import Measure
 from benchmarks.placement import Placement
-from benchmarks.session import Case, CaseError, Figure, Found
+from benchmarks.session import Case, Figure, Found, run_apart
 from tests.redis_server import RedisServer
-
-_MOST_S = 1200
 
 
 def plan(tasks: int, *, large: bool = False) -> list[Measure]:
@@ -182,7 +178,7 @@ def _case(rows: Sequence[Measure], placement: str) -> Case:
 
     def run(server: RedisServer, place: Placement) -> Found:
         cpu = str(place.workers[0]) if len(place.workers) == 1 else ""
-        return Found(figures=_measure(first.function, server.url, arguments, cpu), tasks=arguments.get("count"))
+        return Found(figures=run_apart(first.function, server.url, arguments, cpu), tasks=arguments.get("count"))
 
     return Case(
         system="taskq",
@@ -202,16 +198,3 @@ def _case(rows: Sequence[Measure], placement: str) -> Case:
             for each in rows
         ],
     )
-
-
-def _measure(function: str, url: str, arguments: dict[str, Any], cpu: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.scenarios", function, url, json.dumps(arguments), cpu]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_MOST_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise CaseError(f"{function} took more than {_MOST_S} s") from None
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines()
-        raise CaseError(f"{function} failed: {' | '.join(lines[-3:])}")
-    figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return figures

@@ -5,7 +5,7 @@ browser of the reader chooses light or dark colors. Bars of figures that were me
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
@@ -128,6 +128,30 @@ PICTURES_OF_AIMS: Sequence[Picture] = (
         is_ours=True,
     ),
 )
+
+
+PICTURES_OF_GROWTH: Mapping[str, str] = {
+    "queues": "Speed of a worker, by its queues",
+    "queues-commands": "Redis commands of an idle worker per second, by its queues",
+    "queues-connections": "Connections of an idle worker, by its queues",
+    "processes": "Speed of all worker processes on one Redis",
+    "processes-redis": "Redis's CPU time for one task, by worker processes",
+    "waiting": "Speed of a worker, by waiting tasks",
+    "bytes": "Speed of a worker, by size of an argument",
+    "bytes-enqueued": "Speed of enqueue_many(), by size of an argument",
+}
+"""Titles of the pictures of `benchmarks.growth`, by name. Each row's title is that of its picture, `: ` and its bar."""
+
+
+def pictures_of_growth(results: Results) -> tuple[Results, Sequence[Picture]]:
+    """Return the results of `benchmarks.growth` with the bars as titles of their rows, and the pictures."""
+    bars = replace(results, rows=[replace(row, title=row.title.partition(": ")[2]) for row in results.rows])
+    drawn = []
+    for name, title in PICTURES_OF_GROWTH.items():
+        if measures := tuple(row.measure for row in results.rows if row.measure.startswith(f"{title}: ")):
+            far = name.startswith("bytes")
+            drawn.append(Picture(name=name, title=title, measures=measures, is_logarithmic=far, is_ours=True))
+    return bars, drawn
 
 
 def of_aims(results: Results, found: Sequence[Verdict]) -> Results:

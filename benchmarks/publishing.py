@@ -20,6 +20,7 @@ from benchmarks.plots import (
     draw,
     is_noisy,
     of_aims,
+    pictures_of_growth,
     rows_of,
 )
 from benchmarks.results import Results, shown
@@ -29,7 +30,9 @@ PICTURES = ROOT / "docs" / "images" / "benchmarks"
 PUBLISHED = ROOT / "benchmarks" / "published"
 RESULTS = PUBLISHED / "peers.json"
 AIMS = PUBLISHED / "aims.json"
+GROWTH = PUBLISHED / "growth.json"
 PICTURES_OF_OURS = PICTURES / "aims"
+PICTURES_OF_GROWTH = PICTURES / "growth"
 PAGE = ROOT / "docs" / "explanation" / "performance-figures.md"
 SUMMARY = ROOT / "docs" / "explanation" / "performance.md"
 SYSTEMS = ("taskq", "asynq (Go)", "celery")
@@ -140,6 +143,26 @@ def publish_aims(
     return list(drawn)
 
 
+def publish_growth(results: Results, *, pictures: Path = PICTURES_OF_GROWTH, page: Path = SUMMARY) -> list[str]:
+    """Publish a run of `benchmarks.growth`, as `publish` does.
+
+    Raises:
+        ValueError: The page has no marks.
+    """
+    bars, drawn = pictures_of_growth(results)
+    _write_pictures(pictures, {picture.name: draw(bars, picture) for picture in drawn})
+    parts, lines = [conditions(results)], ["| | | unit | median | lowest to highest |", "|---|---|---|---|---|"]
+    for picture in drawn:
+        rows = rows_of(bars, picture)
+        parts.append(f"![{described(picture, rows)}](../images/benchmarks/growth/{picture.name}.svg)\n")
+        for row in rows:
+            median, low, high = (shown(value, row.unit) for value in (row.median, row.lowest, row.highest))
+            lines.append(f"| {picture.title} | {row.title} | {row.unit} | {median} | {low} to {high} |")
+    parts.append("<details><summary>Figures</summary>\n\n" + "\n".join(lines) + "\n\n</details>\n")
+    _write_part(page, "growth", "\n".join(parts))
+    return [picture.name for picture in drawn]
+
+
 def rows_table(results: Results) -> str:
     """Return all rows of a run of taskq alone as a Markdown table."""
     lines = [
@@ -191,16 +214,26 @@ def replace_aims(results: Results) -> None:
         print(f"{PICTURES_OF_OURS.relative_to(ROOT)}/{name}.svg")
 
 
+def replace_growth(results: Results) -> None:
+    """Replace the results of a run of `benchmarks.growth` on the page, as `replace` does."""
+    results.write(GROWTH)
+    for name in publish_growth(results):
+        print(f"{PICTURES_OF_GROWTH.relative_to(ROOT)}/{name}.svg")
+
+
 def main() -> int:
     """Publish the results in the file that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.publishing", description=__doc__)
     parser.add_argument(
-        "results", type=Path, help="results that `python -m benchmarks --json FILE` has written with --peers or --aims"
+        "results", type=Path, help="results of `python -m benchmarks` with --peers or --aims, or of benchmarks.growth"
     )
     options = parser.parse_args()
     results = Results.read(options.results)
     is_of_peers = any(row.source == "reference" for row in results.rows)
-    (replace if is_of_peers else replace_aims)(results)
+    if results.command.startswith("python -m benchmarks.growth"):
+        replace_growth(results)
+    else:
+        (replace if is_of_peers else replace_aims)(results)
     return 0
 
 

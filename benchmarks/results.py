@@ -27,6 +27,7 @@ DIGITS = {
     "/s": 2,
     "tasks": 0,
     "a task": 2,
+    "connections": 0,
     "x": 2,
 }
 """Number of decimals to show, by unit."""

@@ -14,14 +14,19 @@ import resource
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
+import redis
+
 from taskq_core import Signature, TaskQ
 from taskq_core.cli.running import set_up_log
+from taskq_core.wire import Keys
+from taskq_core.wire.samples import SAMPLE_S
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
 Figures = dict[str, float]
@@ -48,6 +53,11 @@ def calls(taskq: TaskQ, name: str, count: int) -> Iterator[Signature[Any]]:
     """Return calls of a task, each with different arguments."""
     task = taskq.tasks[name]
     return (Signature(task, (number, "some text"), {}) for number in range(count))
+
+
+def queue_names(queues: int) -> dict[str, int]:
+    """Return the names of some queues, with equal weights."""
+    return {f"q{number}": 1 for number in range(queues)}
 
 
 def _rate(count: int, call: Callable[[], object]) -> float:
@@ -412,30 +422,29 @@ def latency_worker(url: str, concurrency: int) -> None:
     print(json.dumps(delays), flush=True)
 
 
-def idle(url: str, *, seconds: int) -> Figures:
-    """Measure the requests per second and the CPU time of an idle worker."""
-    import threading
-
-    taskq = app(url)
-    runner = taskq.runtime.runner
-    from taskq_core.broker.operations.operation import Operation
-
-    def counted(name: str) -> int:
-        text = runner.run(Operation("info", None, (), ("INFO", "stats"), bytes.decode))
-        return int(text.split(f"{name}:")[1].split()[0])
-
+def idle(url: str, *, seconds: int, queues: int = 1) -> Figures:
+    """Measure the requests, commands (also those of scripts), connections and CPU time of an idle worker."""
+    worker = Worker(app(url), WorkerConfig(queues=queue_names(queues), concurrency=10))
+    samples = [Keys().queue(name).samples(SAMPLE_S) for name in queue_names(queues)]
     figures: Figures = {}
-    worker = Worker(taskq, WorkerConfig(concurrency=10))
 
     def watch() -> None:
-        time.sleep(16)  # until all services have done their first pass, even the search for damage
-        sent, run = counted("total_reads_processed"), counted("total_commands_processed")
-        cpu, started = time.process_time(), time.perf_counter()
-        time.sleep(seconds)
-        elapsed = time.perf_counter() - started
-        figures["requests_per_s"] = (counted("total_reads_processed") - sent - 2) / elapsed
-        figures["commands_per_s"] = (counted("total_commands_processed") - run - 2) / elapsed
-        figures["cpu_percent"] = (time.process_time() - cpu) / elapsed * 100
+        with redis.Redis.from_url(url) as client:
+            while client.exists(*samples) < queues:  # until the worker leads all of its queues
+                time.sleep(0.1)
+            time.sleep(16)  # until all services have done their first pass, even the search for damage
+            before: Any = client.info("stats")
+            cpu, started = time.process_time(), time.perf_counter()
+            time.sleep(seconds)
+            cpu, elapsed = time.process_time() - cpu, time.perf_counter() - started
+            after: Any = client.info("stats")
+            for figure, name in (
+                ("requests_per_s", "total_reads_processed"),
+                ("commands_per_s", "total_commands_processed"),
+            ):
+                figures[figure] = (after[name] - before[name] - 1) / elapsed
+            figures["cpu_percent"] = cpu / elapsed * 100
+            figures["connections"] = client.info("clients")["connected_clients"] - 1
         worker.stop()
 
     thread = threading.Thread(target=watch)

@@ -1,8 +1,10 @@
 """Run measurements in rounds, each on a new Redis. Measurements of taskq and of other queues are cases of a run."""
 
 import ctypes
+import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +24,7 @@ DURABILITY: Mapping[str, dict[str, Any]] = {
     "always": {"appendonly": True, "options": {"appendfsync": "always"}},
 }
 _CHILD_SUBREAPER = 36
+_MOST_S = 1200
 
 
 class CaseError(Exception):
@@ -174,6 +177,30 @@ class Session:
             rows=rows,
             absent=self.absent,
         )
+
+
+def run_apart(function: str, url: str, arguments: Mapping[str, Any], cpu: str = "") -> dict[str, float]:
+    """Run a function of `benchmarks.scenarios` in a separate process, and return its figures.
+
+    Args:
+        function: Name of the function.
+        url: URL of Redis.
+        arguments: Further arguments of the function.
+        cpu: Number of the CPU on which the process runs. Empty: the kernel chooses.
+
+    Raises:
+        CaseError: The process failed or took too long.
+    """
+    command = [sys.executable, "-m", "benchmarks.scenarios", function, url, json.dumps(arguments), cpu]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_MOST_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise CaseError(f"{function} took more than {_MOST_S} s") from None
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        raise CaseError(f"{function} failed: {' | '.join(lines[-3:])}")
+    figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return figures
 
 
 def adopt_orphans() -> None:

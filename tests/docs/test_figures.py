@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from jsonschema import Draft202012Validator
 
 from benchmarks import publishing
@@ -22,10 +23,20 @@ def test_the_pictures_and_tables_of_the_page_are_those_of_its_results(tmp_path: 
 
     assert page.read_text(encoding="utf-8") == publishing.PAGE.read_text(encoding="utf-8")
     assert short_page.read_text(encoding="utf-8") == publishing.SUMMARY.read_text(encoding="utf-8")
-    Draft202012Validator(SCHEMA).validate(json.loads(publishing.RESULTS.read_text(encoding="utf-8")))
-    assert sorted(path.name for path in publishing.PICTURES.glob("*.svg")) == sorted(f"{name}.svg" for name in drawn)
-    for name in drawn:
-        assert (tmp_path / f"{name}.svg").read_text() == (publishing.PICTURES / f"{name}.svg").read_text(), name
+    assert_same_pictures(tmp_path, publishing.PICTURES, drawn)
+
+
+def test_the_growth_on_the_page_is_that_of_its_results(tmp_path: Path) -> None:
+    if not publishing.GROWTH.exists():  # none is published
+        assert not publishing.PICTURES_OF_GROWTH.exists()
+        return
+    page = tmp_path / "performance.md"
+    shutil.copy(publishing.SUMMARY, page)
+
+    drawn = publishing.publish_growth(Results.read(publishing.GROWTH), pictures=tmp_path, page=page)
+
+    assert page.read_text(encoding="utf-8") == publishing.SUMMARY.read_text(encoding="utf-8")
+    assert_same_pictures(tmp_path, publishing.PICTURES_OF_GROWTH, drawn)
 
 
 def test_the_aims_on_the_page_are_those_of_its_results(tmp_path: Path) -> None:
@@ -39,7 +50,16 @@ def test_the_aims_on_the_page_are_those_of_its_results(tmp_path: Path) -> None:
     drawn = publishing.publish_aims(Results.read(publishing.AIMS), peers, pictures=tmp_path, page=page)
 
     assert page.read_text(encoding="utf-8") == publishing.PAGE.read_text(encoding="utf-8")
-    kept = publishing.PICTURES_OF_OURS
-    assert sorted(path.name for path in kept.glob("*.svg")) == sorted(f"{name}.svg" for name in drawn)
+    assert_same_pictures(tmp_path, publishing.PICTURES_OF_OURS, drawn)
+
+
+@pytest.mark.parametrize("file", sorted(publishing.PUBLISHED.glob("*.json")), ids=lambda file: file.stem)
+def test_published_results_match_their_schema(file: Path) -> None:
+    Draft202012Validator(SCHEMA).validate(json.loads(file.read_text(encoding="utf-8")))
+
+
+def assert_same_pictures(folder: Path, stored: Path, drawn: list[str]) -> None:
+    """Check that the stored pictures are those that were drawn in a folder."""
+    assert sorted(path.stem for path in stored.glob("*.svg")) == sorted(drawn)
     for name in drawn:
-        assert (tmp_path / f"{name}.svg").read_text() == (kept / f"{name}.svg").read_text(), name
+        assert (folder / f"{name}.svg").read_text() == (stored / f"{name}.svg").read_text(), name
