@@ -22,7 +22,7 @@ from benchmarks.session import Session, adopt_orphans
 QUEUES = (1, 10, 100, 1000)
 PROCESSES = (1, 2, 4, 8, 16)
 BYTES = {"100 bytes": 100, "1 kB": 1000, "10 kB": 10_000, "100 kB": 100_000, "1 MB": 1_000_000}
-_BYTES_MOST = 100_000_000
+_BYTES_MOST = 200_000_000
 """Maximum bytes of all messages of a measurement."""
 _IDLE_S = 60
 """Services of an idle worker with up to a hundred queues do some work only once a minute."""
