@@ -19,7 +19,7 @@ import logging
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from taskq_core.broker.failures import is_unanswered
@@ -86,6 +86,7 @@ class Fetcher:
         self._probing: set[Turn] = set()  # fetch cycles that query the queues for all pipelines
         self._concurrency = config.concurrency
         self._pipeline_turns: list[Turn] = []
+        self._busy = 0  # number of pipelines that wait for Redis, or pause after an error
         self._in_turns = 0  # number of slots that current requests fill, or free by settling runs
         self._covered = 0  # number of slots that current requests fill after freeing them by settling runs
         self._usual_answer_s = math.inf
@@ -194,8 +195,10 @@ class Fetcher:
     def _has_work(self) -> bool:
         return self._settler.count > 0 or (self.is_fetching and self.may_have_pending and self.left > 0)
 
-    async def serve(self, pipeline: Pipeline, number: int, share: int) -> None:
-        """Run fetch cycles (turns) on one pipeline until the fetcher closes.
+    def serve(self, pipeline: Pipeline, number: int, share: int) -> Coroutine[Any, Any, None]:
+        """Return a coroutine that runs fetch cycles (turns) on one pipeline until the fetcher closes.
+
+        Call this method for all pipelines before the first coroutine runs.
 
         Args:
             pipeline: A reserved connection.
@@ -204,6 +207,9 @@ class Fetcher:
         """
         turn = Turn(self._context, pipeline, f"-{number}", min(share, BATCH_MAX))
         self._pipeline_turns.append(turn)
+        return self._serve(turn)
+
+    async def _serve(self, turn: Turn) -> None:
         has_failed = False
         while True:
             try:
@@ -227,9 +233,11 @@ class Fetcher:
                 await turn.pipeline.close()
             return True
         try:
+            self._busy += 1
             try:
                 await self._take_turn(turn)
             finally:
+                self._busy -= 1
                 self._probing.discard(turn)
             self._failures = 0
             await asyncio.sleep(0)  # quick functions end meanwhile, so that one round trip settles all of them
@@ -238,7 +246,7 @@ class Fetcher:
             self.notify()  # wake another pipeline, whose connection may still work
             pause_s = min(0.05 * 2 ** min(self._failures, 10), LONGEST_PAUSE_S)
             self._context.outage.report("fetching tasks failed", error, self._failures)
-            await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)  # noqa: S311 - jitter, no secret
+            await self._pause(random.uniform(0.5, 1.0) * pause_s)  # noqa: S311 - jitter, no secret
             # A closing worker calls off the dequeue only once, and then forgets it.
             if self.is_closing and turn.in_doubt is not None and turn.is_off:
                 self._forget(turn)
@@ -246,8 +254,15 @@ class Fetcher:
             self._failures += 1
             self.notify()
             logger.exception("fetching tasks failed; trying again")
-            await asyncio.sleep(LONGEST_PAUSE_S)
+            await self._pause(LONGEST_PAUSE_S)
         return True
+
+    async def _pause(self, seconds: float) -> None:
+        self._busy += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._busy -= 1
 
     async def _sleep(self, turn: Turn) -> bool:
         """Wait until `notify` wakes this pipeline. Return False once its connection was unused for `IDLE_S`."""
@@ -295,11 +310,13 @@ class Fetcher:
         while True:
             if empty >= EMPTY_QUEUES and not is_searched and turn.in_doubt is None and self.is_fetching:
                 queues, asked, is_searched = await self._find_pending(turn, queues[asked:]), 0, True
-            # Leave outcomes for idle pipelines. A single script that settles all outcomes would delay the next tasks.
-            batches = self._settler.take(turn.share if self._asleep else BATCH_MAX)
+            # Leave a part for other pipelines that are ready: a single request for all slots would let Redis and Python
+            # wait for each other. If no other pipeline is ready, the rest would wait for a reply, a whole round trip.
+            most = turn.share if self._busy < len(self._pipeline_turns) else BATCH_MAX
+            batches = self._settler.take(most)
             carried = sum([batch.slots for batch in batches])
             if turn.in_doubt is None and asked < len(queues) and self.is_fetching:
-                limit = min(self.left + carried, turn.share)
+                limit = min(self.left + carried, max(most, carried), BATCH_MAX)
                 if limit > 0:
                     self._ask(turn, queues[asked], limit)
                     asked += 1

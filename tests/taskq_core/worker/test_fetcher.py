@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -20,7 +20,15 @@ from taskq_core.worker.fetcher import Fetcher
 from taskq_core.worker.leadership import SERVICE
 from taskq_core.worker.settler import SettleBatch
 from tests.redis_server import RedisServer
+from tests.relay import Relay
 from tests.taskq_core.worker.conftest import PATIENCE_S, STEADY, Ends, Runner, push_raw, state_of, until
+
+
+@pytest.fixture
+def relay(redis_server: RedisServer) -> Iterator[Relay]:
+    """A relay before the shared server."""
+    with Relay(redis_server.socket_path) as relay:
+        yield relay
 
 
 async def fill(app: TaskQ, sizes: dict[str, int]) -> list[str]:
@@ -255,6 +263,35 @@ async def test_runs_that_end_together_are_settled_by_all_connections(
     await until(lambda: worker.ended_count == 12)
 
     assert exchanges[:3] == [(2, 2)] * 3
+
+
+async def test_one_request_fills_all_free_slots_while_the_other_connections_wait_for_replies(
+    start: Runner, redis_server: RedisServer, queue: QueueKeys, relay: Relay
+) -> None:
+    """Slots beyond the connection's share would otherwise wait for the next reply, a whole round trip."""
+    far = TaskQ(relay.url)
+    may_end = [asyncio.Event() for _ in range(24)]
+
+    @far.task(name="hold")
+    async def hold(number: int) -> None:
+        await may_end[number].wait()
+
+    await far.async_client.enqueue_many(hold.s(number) for number in range(24))
+    worker = await start(app=far, concurrency=6, lease=3600)
+    await until(lambda: worker.running_count == 6 and len(worker._fetcher._asleep) == 3)  # all connections wait
+    for event in may_end[:6]:
+        event.set()  # all connections are open afterwards
+    await until(lambda: worker.ended_count == 6 and worker.running_count == 6 and len(worker._fetcher._asleep) == 3)
+    relay.hold("replies")
+    for ended, pending in ((7, 11), (8, 10), (12, 6)):
+        for event in may_end[:ended]:
+            event.set()
+        await until(lambda: redis_server.client.llen(queue.pending) == pending)  # noqa: B023 - awaited here
+        assert redis_server.client.llen(queue.active) == 6
+    relay.forward()
+    for event in may_end:
+        event.set()
+    await until(lambda: worker.ended_count == 24)
 
 
 async def test_a_paused_queue_hands_out_no_tasks(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
