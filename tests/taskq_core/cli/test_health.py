@@ -13,6 +13,7 @@ from taskq_core.doctor.probing import within
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker.background import BackgroundWorker
 from taskq_core.worker.listener import WorkerListener
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.cli.conftest import Run
 
@@ -78,12 +79,21 @@ class TestOnRedis:
         assert document["reason"] == "queue 'default': asynq:{default}:pending is a string"
         assert document["queues"] == {"default": {"ok": False, "problem": "asynq:{default}:pending is a string"}}
 
-    @pytest.mark.usefixtures("time_flies")
-    def test_a_server_that_refuses_writes_is_not_ready(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_server_that_refuses_writes_is_not_ready(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    ) -> None:
         with RedisServer(options={"min-replicas-to-write": "1"}) as server:
             monkeypatch.setenv("TASKQ_URL", server.unix_url)
 
+            def end_the_wait() -> None:
+                while "errorstat_NOREPLICAS" not in server.client.info("errorstats"):
+                    pass  # the first request is on its way
+                clock.skip(60)
+
+            skipping = threading.Thread(target=end_the_wait)
+            skipping.start()
             assert "NOREPLICAS" in run(*HEALTH, "--url", server.unix_url, status=1).stdout
+            skipping.join()
 
     def test_a_worker_on_this_machine_is_ready(self, run: Run, run_json: RunJson, app: TaskQ) -> None:
         host = socket.gethostname()

@@ -23,7 +23,7 @@ from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer
 
 ROUNDS = 50
-COMPREHENSIONS = 4 if sys.version_info < (3, 12) else 0
+COMPREHENSIONS = 5 if sys.version_info < (3, 12) else 0
 """Additional calls of an enqueue with Python 3.11, in which a comprehension is a function call."""
 _OURS = "/taskq_core/"
 
