@@ -53,7 +53,12 @@ class AsyncRunner:
         max_connections: Maximum number of connections per event loop. They stay open between calls. Further calls wait.
         preferred: Number of connections to use if possible. While all are busy, a call waits `OPEN_AFTER_S` and then
             opens another.
+
+    Attributes:
+        sends_together: Whether callers may use `try_together`.
     """
+
+    sends_together = True
 
     def __init__(
         self,
@@ -70,8 +75,16 @@ class AsyncRunner:
         self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
         self._closers: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
 
-    async def run(self, operation: Operation[T], *, patience_s: float | None = None) -> T:
-        """Send one operation and return its answer. Like `SyncRunner.run`, for coroutines."""
+    async def run(
+        self, operation: Operation[T], *, patience_s: float | None = None, failure: BrokerError | None = None
+    ) -> T:
+        """Send one operation and return its answer. Like `SyncRunner.run`, for coroutines.
+
+        Args:
+            operation: The operation.
+            patience_s: As for `SyncRunner.run`.
+            failure: The error of an earlier attempt (`try_together`).
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (math.inf if patience_s is None else patience_s)
         attempts: Attempts | None = None
@@ -80,13 +93,15 @@ class AsyncRunner:
             timeout_s = min(self._timeout_s, max(LEAST_S, deadline - loop.time()))
             held: list[asyncio.Semaphore] = []
             try:
+                if failure is not None:
+                    failed, failure = failure, None
+                    raise failed
                 if (preferred := pool.preferred) is not None and await _acquire(preferred, OPEN_AFTER_S):
                     held.append(preferred)
                 # A free semaphore does not wait, so it needs no timeout.
                 waiting = _acquire(pool.free, timeout_s) if pool.free.locked() else pool.free.acquire()
                 if not await waiting:
-                    busy = f"all {self._max_connections} connections to {self.endpoint.address} are busy"
-                    raise BrokerUnavailableError.unchanged(busy)
+                    raise self._busy()
                 held.append(pool.free)
                 pipeline = pool.idle.pop()[0] if pool.idle else self.new_pipeline()
                 try:
@@ -110,6 +125,32 @@ class AsyncRunner:
             # After a failure, the idle connections are probably broken too.
             await pool.close_idle()
             await asyncio.sleep(pause_s)
+
+    async def try_together(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        """Send operations once, in one write, and return their answers. The answer of a failed one is its error."""
+        pool = self._pools.get(loop := asyncio.get_running_loop()) or await self._start_on(loop)
+        if not await _acquire(pool.free, self._timeout_s):
+            return [self._busy()] * len(operations)
+        try:
+            pipeline = pool.idle.pop()[0] if pool.idle else self.new_pipeline()
+            try:
+                answers = await pipeline.exchange(operations)
+            except BaseException:
+                await pipeline.close()
+                raise
+            pool.idle.append((pipeline, loop.time()))
+            if pool.is_closed:
+                await pool.close_idle()
+            return answers
+        except BrokerError as error:
+            return [error] * len(operations)
+        finally:
+            pool.free.release()
+
+    def _busy(self) -> BrokerError:
+        return BrokerUnavailableError.unchanged(
+            f"all {self._max_connections} connections to {self.endpoint.address} are busy"
+        )
 
     async def follow_primary(self) -> float:
         """Ask the Sentinels whether another server has become the primary. Return the seconds until the next call.

@@ -41,11 +41,15 @@ class Write(Struct):
         commands: The commands. Each has one reply; an error reply is an exception.
         block_s: Seconds for which Redis may block before it answers, in addition to the usual timeout.
         spin_s: Seconds for which the event loop polls without sleeping while it waits. Blocking code ignores it.
+        is_sent: Whether blocking code has sent the commands.
+        replies: The replies, once blocking code has read them. It may read them on behalf of a later write.
     """
 
     commands: Sequence[Command]
     block_s: float = 0.0
     spin_s: float = 0.0
+    is_sent: bool = False
+    replies: list[Any] | None = None
 
 
 Exchange = Generator[Write, list[Any], list[Any]]

@@ -45,10 +45,10 @@ def run_plan(plan: Generator[S, Any, T], send: Callable[[S], Any], first: S | No
         plan.close()  # ends the request plan if `send` raised an unexpected error
 
 
-async def arun_plan(plan: Generator[S, Any, T], send: Callable[[S], Awaitable[Any]]) -> T:
+async def arun_plan(plan: Generator[S, Any, T], send: Callable[[S], Awaitable[Any]], first: S | None = None) -> T:
     """Execute a request plan from a coroutine. Like `run_plan`."""
     try:
-        operation = next(plan)
+        operation = next(plan) if first is None else first
         while True:
             try:
                 answer = await send(operation)

@@ -18,16 +18,15 @@ import socket
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import hiredis
 from redis.exceptions import ResponseError
 
 from taskq_core.broker.cluster import NodeRequest, Server, cluster_exchange, learn_slots
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, LEAST_S, Endpoint
-from taskq_core.broker.exchange import CLOSING, TIME, Attempts, Write, exchange, pack
+from taskq_core.broker.exchange import CLOSING, TIME, Attempts, Exchange, Write, exchange, pack
 from taskq_core.broker.failures import (
     CLIENT_ERRORS,
     ClosedClientError,
@@ -65,14 +64,14 @@ class SyncRunner:
         self._closed = False
         _runners.add(self)
 
-    def run(self, operation: Operation[T], *, patience_s: float | None = None, sent: "_Connection | None" = None) -> T:
+    def run(self, operation: Operation[T], *, patience_s: float | None = None, sent: "Sent | None" = None) -> T:
         """Send one operation and return its answer.
 
         Args:
             operation: The operation.
             patience_s: Maximum seconds of the whole call. Within this time, a repeatable operation is sent again if
                 Redis does not answer. None: one attempt with the runner's own timeouts.
-            sent: Connection on which `begin` has sent the operation.
+            sent: Result of `begin` with this operation, to wait for its answer.
 
         Raises:
             BrokerUnavailableError: Redis did not answer.
@@ -103,69 +102,79 @@ class SyncRunner:
             sent = None
             time.sleep(pause_s)
 
-    def begin(self, operation: Operation[T]) -> Callable[..., T]:
+    def begin(self, operation: Operation[Any], after: "Sent | None" = None) -> "Sent | None":
         """Send one operation without waiting for its answer.
 
+        The caller must then call `run` with the returned object, which waits for the answer.
+
+        Args:
+            operation: The operation.
+            after: Result of an earlier call whose answer was not read yet. Redis carries out both operations in this
+                order, because they are sent on the same connection.
+
         Returns:
-            A function that waits for the answer and returns the answer. Like `run`, this function has the parameter
-            `patience_s`, may send the operation again, and raises the errors of `run`.
+            None if the operation was not sent: the server cannot be reached, or is a cluster or in memory. `run` then
+            sends it.
         """
-        unsent = partial(self.run, operation)
-        if self.endpoint.is_cluster:
-            return unsent
-        if self._closed:
-            raise self._closed_error()
+        if self.endpoint.is_cluster or self.endpoint.is_memory or self._closed:
+            return None
         until = time.monotonic() + self._timeout_s
         try:
-            connection = self._take(until)
+            connection = self._take(until, None if after is None else after.connection)
         except BrokerUnavailableError:
-            return unsent  # `unsent` connects and sends later
+            return None
         plan = exchange(self.endpoint, (operation,), connection.left_s)
         connection.until = until
         try:
             write = next(plan)
             if write.commands[0] == TIME:
                 write = plan.send(connection.exchange(write))
-            connection.send(write)
+            connection.begin(write)
         except BrokerError:
             connection.close()
-            return unsent
-        connection.plan, connection.unread = plan, write
-        return partial(self.run, operation, sent=connection)
+            return None
+        connection.begun += 1
+        return Sent(connection, plan, write)
 
     def _attempt(
         self,
         operations: Sequence[Operation[Any]],
         until: float,
-        sent: "_Connection | None" = None,
+        sent: "Sent | None" = None,
         *,
         is_asking: bool = False,
     ) -> list[Any]:
-        """Run operations on one connection to this server. `sent` is the connection on which `begin` has sent them."""
+        """Run operations on one connection to this server. `sent`: `begin` has sent them."""
+        first = None
         if sent is None:
             connection = self._take(until)
             plan = exchange(self.endpoint, operations, connection.left_s, is_asking=is_asking)
         else:
-            connection, plan = sent, sent.plan
+            connection, plan, first = sent.connection, sent.plan, sent.write
+            connection.begun -= 1
         connection.until = until
         try:
-            answers = run_plan(plan, connection.exchange, connection.unread)
+            answers = run_plan(plan, connection.exchange, first)
         except BaseException:
             connection.close()
             raise
-        is_wrong = not CLOSING.isdisjoint(map(type, answers))
-        if is_wrong or self._closed or len(self._idle) >= self._max_idle:
+        if not CLOSING.isdisjoint(map(type, answers)):
             connection.close()
-        else:
-            self._idle.append(connection)
+        elif not connection.begun and not connection.is_closed:
+            if self._closed or len(self._idle) >= self._max_idle:
+                connection.close()
+            else:
+                self._idle.append(connection)
         return answers
 
     def _closed_error(self) -> BrokerUnavailableError:
         return ClosedClientError(f"the client of {self.endpoint.address} is closed")
 
-    def _take(self, until: float) -> "_Connection":
+    def _take(self, until: float, preferred: "_Connection | None" = None) -> "_Connection":
         if self.endpoint.follower is not None:
             self.endpoint.follower.keep()
+        if preferred is not None and not preferred.is_closed and preferred.takeovers == self.endpoint.takeovers:
+            return preferred
         while self._idle:
             try:
                 connection = self._idle.pop()
@@ -238,16 +247,17 @@ class _Connection:
         stream: Writes commands and reads replies.
         takeovers: Number of failovers of the endpoint when the connection was opened.
         until: Deadline of the current caller, by the monotonic clock.
-        plan: The unfinished exchange that `SyncRunner.begin` has started, if any.
-        unread: The write of the unfinished exchange, whose replies were not read yet.
+        begun: Number of operations that `SyncRunner.begin` has sent, and that no call of `run` has taken over yet.
+        is_closed: True after `close`.
     """
 
-    __slots__ = ("_endpoint", "_raw", "plan", "stream", "takeovers", "unread", "until")
+    __slots__ = ("_endpoint", "_raw", "_unread", "begun", "is_closed", "stream", "takeovers", "until")
 
     def __init__(self, endpoint: Endpoint, timeout_s: float) -> None:
         self._endpoint = endpoint
-        self.plan: Any = None
-        self.unread: Write | None = None
+        self._unread: deque[Write] = deque()  # writes whose replies were not read yet, in order
+        self.begun = 0
+        self.is_closed = False
         self.until = 0.0
         try:
             # These timeouts are for the handshake. Later reads and long sends set their own timeouts.
@@ -265,30 +275,56 @@ class _Connection:
 
     def exchange(self, write: Write) -> list[Any]:
         """Send commands unless `begin` has sent them, and return their replies. Error replies are exceptions."""
-        if write is self.unread:
-            self.unread = None
-        else:
-            self.send(write)
-        until = self.until + write.block_s
+        unread, until = self._unread, self.until + write.block_s
         try:
-            return [self.stream.read(until) for _ in write.commands]
+            if write.replies is None and self.is_closed:  # redis-py would open the connection again
+                raise ConnectionError("the connection is closed")
+            if not write.is_sent:
+                self._send(write)
+                if not unread:
+                    return [self.stream.read(until) for _ in write.commands]
+                unread.append(write)
+            while write.replies is None:
+                first = unread.popleft()
+                first.replies = [self.stream.read(until) for _ in first.commands]
         except CLIENT_ERRORS as error:
             raise translate(error, self._endpoint.address) from error
+        return write.replies
 
-    def send(self, write: Write) -> None:
-        """Send commands."""
+    def begin(self, write: Write) -> None:
+        """Send commands whose replies `exchange` reads later, also on behalf of a later write."""
         try:
-            self.stream.send(b"".join(map(pack, write.commands)), self.until)
+            self._send(write)
         except CLIENT_ERRORS as error:
             raise translate(error, self._endpoint.address) from error
+        write.is_sent = True
+        self._unread.append(write)
+
+    def _send(self, write: Write) -> None:
+        self.stream.send(b"".join(map(pack, write.commands)), self.until)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection. Replies that were not read are lost."""
+        self.is_closed = True
         self._raw.disconnect()
 
     def forget(self) -> None:
         """Drop the connection in a forked child without closing the parent's socket."""
         self._raw._sock = None
+
+
+class Sent(NamedTuple):
+    """An operation that `SyncRunner.begin` has sent.
+
+    Attributes:
+        connection: The connection.
+        plan: The unfinished exchange.
+        write: The write of the exchange whose replies come next.
+    """
+
+    connection: _Connection
+    plan: Exchange
+    write: Write
 
 
 def stream_over(connection: Any) -> "SocketStream | ClientStream":

@@ -3,19 +3,19 @@
 import asyncio
 import time
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import arun_plan
-from taskq_core.client.bulk import Batch, BatchFiller, BulkResult, aiterate, batches
+from taskq_core.client.bulk import Batch, BatchFiller, BulkResult, aiterate, batches, with_later
 from taskq_core.client.circuit import CircuitState
 from taskq_core.client.merging import Merger
 from taskq_core.client.outbox import OutboxSender
 from taskq_core.client.preparer import Prepared
 from taskq_core.client.sender import Sender, SendPlan, TransactionHook, Wait
 from taskq_core.client.sync import Client
-from taskq_core.errors import QueueFullError
+from taskq_core.errors import BrokerError, BulkEnqueueError, QueueFullError
 from taskq_core.handles.handle import TaskHandle
 from taskq_core.handles.subscription import TaskFollower
 from taskq_core.tasks.canvas import Signature
@@ -101,7 +101,7 @@ class AsyncClient:
     async def enqueue_many(self, calls: Calls) -> BulkResult:
         """Enqueue any number of calls in batches. Also accepts asynchronous iterables. See `Client.enqueue_many`.
 
-        If the caller is cancelled, the batch that is being sent is still enqueued.
+        If the caller is cancelled, the batches that are being sent are still enqueued.
         """
         result = BulkResult(self._preparer.handle)
         waiting: list[Batch] = []
@@ -117,30 +117,51 @@ class AsyncClient:
         return result
 
     async def _send_batches(self, prepared: AsyncIterator[Batch], result: BulkResult) -> None:
-        """Send batches one after the other. Prepare each batch while the previous one is being sent."""
+        """Send batches in order. Those that are prepared during a round trip are sent together in the next one."""
         in_flight: asyncio.Task[None] | None = None
+        waiting: list[Batch] = []
         waits: dict[str, Wait] = {}
-        try:
-            async for batch in prepared:
-                if in_flight is not None:
-                    previous, in_flight = in_flight, None
-                    await asyncio.shield(previous)
-                name = batch.queue.name
-                if name not in waits:
-                    waits[name] = self._sender.wait(name)
-                in_flight = self._start(self._sender.store_batch(batch, result, waits[name]))
-                await asyncio.sleep(0)  # start the send now, and let other asyncio tasks run
-            if in_flight is not None:
-                previous, in_flight = in_flight, None
+
+        def send_waiting(previous: asyncio.Task[None] | None) -> None:
+            """Start to send the waiting batches, after those of `previous` were stored."""
+            nonlocal in_flight
+            if previous is not in_flight or not waiting:
+                return
+            if previous is None or (not previous.cancelled() and previous.exception() is None):
+                in_flight = self._start(self._store(waiting[:], result, waits))
+                in_flight.add_done_callback(send_waiting)
+                waiting.clear()
+
+        async def wait_and_send() -> None:
+            previous = in_flight
+            if previous is not None:
                 await asyncio.shield(previous)
+            send_waiting(previous)
+
+        async def send_all() -> None:
+            await wait_and_send()
+            await wait_and_send()
+
+        try:
+            try:
+                async for batch in prepared:
+                    while waiting and self._sender.must_wait(batch, waiting):
+                        await wait_and_send()
+                    waiting.append(batch)
+                    if in_flight is None or in_flight.done():
+                        await wait_and_send()
+                    await asyncio.sleep(0)  # start the send now, and let other asyncio tasks run
+            except BulkEnqueueError:
+                raise
+            except Exception:  # a later call could not be prepared
+                await send_all()
+                raise
+            await send_all()
         except Exception as error:
-            # A later call could not be prepared. Wait for the batch in flight, so that the count of stored tasks is
-            # right.
-            if in_flight is not None:
-                await asyncio.shield(in_flight)
             result.note_progress(error)
             raise
         finally:
+            waiting.clear()
             if self._observer is not None and self._observer.wants_enqueued():
                 await self._observer.anotify_enqueued(result[:])
 
@@ -158,9 +179,56 @@ class AsyncClient:
         for batch in filler.rest():
             yield batch
 
-    def _start(self, plan: SendPlan[None]) -> "asyncio.Task[None]":
-        """Execute a request plan in a separate asyncio task, which continues if the caller is cancelled."""
-        sending = asyncio.get_running_loop().create_task(arun_plan(plan, self._answer))
+    async def _store(self, group: Sequence[Batch], result: BulkResult, waits: dict[str, Wait]) -> None:
+        """Store batches. The first requests of all batches are sent in one write."""
+        plans = []
+        for batch in group:
+            name = batch.queue.name
+            if name not in waits:
+                waits[name] = self._sender.wait(name)
+            plans.append(self._sender.store_batch(batch, result, waits[name]))
+        runner = self._source.async_runner
+        # While Redis fails, the first failure ends the bulk enqueue.
+        if len(plans) == 1 or self._sender.circuit.failures or not runner.sends_together:
+            for plan in plans:
+                await arun_plan(plan, self._answer)
+            return
+        requests = [next(plan) for plan in plans]
+        answers = await runner.try_together([each for each, _ in requests if each is not None])
+        first: BulkEnqueueError | None = None
+        later: list[tuple[Batch, BulkEnqueueError | None]] = []
+        for batch, plan, request, answer in zip(group, plans, requests, answers, strict=True):
+            failed = None
+            try:
+                await self._finish(plan, request, answer, may_repeat=first is None)
+            except BulkEnqueueError as error:
+                failed = error
+            if first is None:
+                first = failed
+            else:
+                later.append((batch, failed))
+        if first is not None:
+            raise with_later(first, later) from first.__cause__
+
+    async def _finish(
+        self, plan: SendPlan[None], first: tuple[Operation[Any] | None, float], answer: Any, *, may_repeat: bool
+    ) -> None:
+        """Execute the rest of a request plan, whose first request was sent and got this answer or error."""
+
+        async def respond(request: tuple[Operation[Any] | None, float]) -> Any:
+            operation, until = request
+            if request is not first or operation is None:
+                return await self._answer(request)
+            if not isinstance(answer, BrokerError):
+                return answer
+            patience_s = max(0.0, until - time.monotonic()) if may_repeat else None
+            return await self._source.async_runner.run(operation, patience_s=patience_s, failure=answer)
+
+        await arun_plan(plan, respond, first)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Run a coroutine in a separate asyncio task, which continues if the caller is cancelled."""
+        sending = asyncio.get_running_loop().create_task(work)
         self._sending.add(sending)
         sending.add_done_callback(self._forget_sending)
         return sending

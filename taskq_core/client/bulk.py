@@ -128,6 +128,18 @@ def batches(preparer: Preparer, calls: Iterable[Signature[Any]], *, is_deferred:
     yield from filler.rest()
 
 
+def with_later(error: BulkEnqueueError, later: Sequence[tuple[Batch, BulkEnqueueError | None]]) -> BulkEnqueueError:
+    """Return the error of a failed batch, with the tasks of batches that were sent after it.
+
+    Args:
+        error: The error of the first failed batch.
+        later: Each later batch with its error, or None if the batch was stored.
+    """
+    ids = [task.task_id for batch, _ in later for task in batch.tasks]
+    may_have_happened = any(each is None or each.may_have_happened for _, each in later)
+    return BulkEnqueueError(error.enqueued, (*error.task_ids, *ids), error.may_have_happened or may_have_happened)
+
+
 async def aiterate(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
     """Yield the items of a plain or asynchronous iterable."""
     if isinstance(items, AsyncIterable):

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 from taskq_core.broker.operations import new_tasks
 from taskq_core.broker.operations.new_tasks import Codes, NewTask, ReceiptSlot, StoreCode
-from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.operation import BATCH_BYTES, Operation
 from taskq_core.client.bulk import Batch, BulkResult
 from taskq_core.client.circuit import Circuit
 from taskq_core.client.preparer import Preparer
@@ -39,6 +39,10 @@ FIRST_PAUSE_S = 0.02
 attempt."""
 LAST_PAUSE_S = 0.5
 """Maximum length in seconds of each pause before a client tries a full queue again."""
+IN_FLIGHT_MAX = 16
+"""Maximum number of batches of a bulk enqueue that are sent before Redis has answered the first of them."""
+IN_FLIGHT_BYTES = BATCH_BYTES // 2
+"""Maximum bytes of messages in these batches, unless a single batch has more."""
 _LOST = (
     "The transaction has committed, but the task was not sent and will not be sent again. With the setting "
     "ENQUEUE = 'outbox', the task is a row of the transaction, and a worker sends it when Redis is available again."
@@ -123,6 +127,23 @@ class Sender:
         own = limit.block_timeout
         longest_s = self.timeout_s if own is None else seconds("BLOCK_TIMEOUT", own)
         return Wait(longest_s if most_s is None else min(longest_s, most_s))
+
+    def must_wait(self, batch: Batch, sent: Sequence[Batch]) -> bool:
+        """Return whether a bulk enqueue must wait for an answer to sent batches before it sends another batch.
+
+        Several batches are on their way at the same time, so that the client and Redis work during a round trip: at
+        most `IN_FLIGHT_MAX` batches of `IN_FLIGHT_BYTES`. A batch that may need several requests is sent alone, so that
+        no later batch overtakes it: its queue may be full or must be registered, replicas must confirm it, or Redis has
+        failed.
+        """
+        return (
+            len(sent) >= IN_FLIGHT_MAX
+            or sum([each.bytes for each in sent]) + batch.bytes > IN_FLIGHT_BYTES
+            or batch.queue.name in self._limits
+            or any(each.tasks[0].confirm is not None for each in (*sent, batch))
+            or self.circuit.failures > 0
+            or self.preparer.is_unregistered(batch.queue)
+        )
 
     def run(self, operation: Operation[T]) -> SendPlan[T]:
         """Run one operation under the circuit breaker."""

@@ -4,6 +4,7 @@ import asyncio
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -11,8 +12,8 @@ from typing import Any, TypeVar
 from taskq_core.broker.operations.new_tasks import StoreCode
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import run_plan
-from taskq_core.broker.sync import SyncRunner
-from taskq_core.client.bulk import Batch, BulkResult, batches
+from taskq_core.broker.sync import Sent, SyncRunner
+from taskq_core.client.bulk import Batch, BulkResult, batches, with_later
 from taskq_core.client.circuit import CircuitState
 from taskq_core.client.outbox import OutboxSender
 from taskq_core.client.preparer import Prepared
@@ -21,6 +22,7 @@ from taskq_core.errors import (
     BrokerError,
     BrokerReplicationError,
     BrokerUnavailableError,
+    BulkEnqueueError,
     EnqueueError,
     QueueFullError,
 )
@@ -171,7 +173,7 @@ class Client:
             raise error
 
     def enqueue_many(self, calls: Iterable[Signature[Any]], hook: TransactionHook | None = None) -> BulkResult:
-        """Enqueue any number of calls in batches. Each batch is sent in one script call while the next one is prepared.
+        """Enqueue any number of calls in batches. Each batch takes one script call.
 
         If a call is not valid, its error is raised. Earlier full batches are then already enqueued, and a note on the
         error has their number of tasks. Inside a transaction, all calls are prepared first and sent at the commit; if
@@ -233,27 +235,31 @@ class Client:
             result.settle(handles, failure)
 
     def _send_batches(self, prepared: Iterable[Batch], result: BulkResult, wait: Callable[[str], Wait]) -> None:
-        """Send batches. Prepare each one while the previous one is being sent. `wait` limits the wait for room."""
-        in_flight: _InFlight | None = None
+        """Send batches in order. Prepare further ones while they are being sent. `wait` limits the wait for room."""
+        in_flight: deque[_InFlight] = deque()
         waits: dict[str, Wait] = {}
         first = len(result)
         try:
-            for batch in prepared:
-                if in_flight is not None:
-                    previous, in_flight = in_flight, None
-                    self._finish(previous)
-                name = batch.queue.name
-                if name not in waits:
-                    waits[name] = wait(name)
-                in_flight = _InFlight(self._sender.store_batch(batch, result, waits[name]), self._source.runner)
-            if in_flight is not None:
-                previous, in_flight = in_flight, None
-                self._finish(previous)
+            try:
+                for batch in prepared:
+                    while in_flight and (in_flight[-1].sent is None or self._must_wait(batch, in_flight)):
+                        self._finish(in_flight.popleft())
+                    name = batch.queue.name
+                    if name not in waits:
+                        waits[name] = wait(name)
+                    plan = self._sender.store_batch(batch, result, waits[name])
+                    after = in_flight[-1].sent if in_flight else None
+                    in_flight.append(_InFlight(batch, plan, self._source.runner, after))
+            except BulkEnqueueError:
+                raise
+            except Exception:  # a later call could not be prepared
+                self._finish_all(in_flight)
+                raise
+            self._finish_all(in_flight)
+        except BulkEnqueueError as error:
+            later = [(sent.batch, self._late_error(sent)) for sent in in_flight if sent.sent is not None]
+            raise with_later(error, later) from error.__cause__
         except Exception as error:
-            # A later call could not be prepared. Finish the batch in flight, so that the count of stored tasks is
-            # right.
-            if in_flight is not None:
-                self._finish(in_flight)
             result.note_progress(error)
             raise
         finally:
@@ -267,15 +273,31 @@ class Client:
             return time.sleep(left_s)
         return self._source.runner.run(operation, patience_s=left_s)
 
-    def _finish(self, sent: "_InFlight") -> None:
+    def _must_wait(self, batch: Batch, in_flight: "Iterable[_InFlight]") -> bool:
+        return self._sender.must_wait(batch, [each.batch for each in in_flight])
+
+    def _finish_all(self, in_flight: "deque[_InFlight]") -> None:
+        while in_flight:
+            self._finish(in_flight.popleft())
+
+    def _finish(self, sent: "_InFlight", *, may_repeat: bool = True) -> None:
         """Execute the rest of a request plan whose first request was already sent."""
+        patience_s = self._sender.timeout_s if may_repeat else None
 
         def answer(request: tuple[Operation[Any] | None, float]) -> Any:
             if request is sent.request:
-                return sent.finish(patience_s=self._sender.timeout_s)
+                return self._source.runner.run(sent.operation, patience_s=patience_s, sent=sent.sent)
             return self._answer(request)
 
         run_plan(sent.plan, answer, sent.request)
+
+    def _late_error(self, sent: "_InFlight") -> BulkEnqueueError | None:
+        """Finish a batch that was sent after a failed one. Return its error, if any."""
+        try:
+            self._finish(sent, may_repeat=False)
+        except BulkEnqueueError as error:
+            return error
+        return None
 
     # --- for workflows ------------------------------------------------------------------------------------------------
 
@@ -289,14 +311,12 @@ class Client:
 
 
 class _InFlight:
-    """A request plan whose first request was sent, but whose response was not read yet."""
+    """A batch whose first request was sent, but whose response was not read yet. `sent` is None if it was not sent."""
 
-    def __init__(self, plan: SendPlan[None], runner: SyncRunner) -> None:
+    def __init__(self, batch: Batch, plan: SendPlan[None], runner: SyncRunner, after: Sent | None) -> None:
+        self.batch = batch
         self.plan = plan
         self.request = next(plan)
         assert self.request[0] is not None
-        try:
-            self.finish = runner.begin(self.request[0])
-        except BrokerError as error:
-            plan.throw(error)  # the request plan may raise another error instead
-            raise
+        self.operation = self.request[0]
+        self.sent = runner.begin(self.operation, after)

@@ -249,8 +249,8 @@ class BulkEnqueueError(TaskQError):
 
     Attributes:
         enqueued: Number of tasks that were enqueued before the failed batch.
-        task_ids: Ids of the tasks of the failed batch.
-        may_have_happened: True if the failed batch may have been enqueued nevertheless.
+        task_ids: Ids of the tasks of the failed batch, and of batches that were sent after it.
+        may_have_happened: True if any of these tasks may have been enqueued nevertheless.
     """
 
     def __init__(self, enqueued: int, task_ids: tuple[str, ...], may_have_happened: bool) -> None:

@@ -10,6 +10,7 @@ from taskq_core.broker.operations.new_tasks import NewTask, StoreCode
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.client.runtime import Store
+from taskq_core.errors import BrokerError
 from taskq_core.testing.steps import drive
 
 T = TypeVar("T")
@@ -74,16 +75,20 @@ class WatchedAsyncRunner(AsyncRunner):
         is_closed: True once the runner rejects all operations, like a closed blocking runner.
     """
 
+    sends_together = False  # each operation is reported before the next one is sent
+
     def __init__(self, endpoint: Endpoint, watcher: Watcher) -> None:
         super().__init__(endpoint)
         self._watcher = watcher
         self.is_closed = False
 
-    async def run(self, operation: Operation[T], *, patience_s: float | None = None) -> T:
+    async def run(
+        self, operation: Operation[T], *, patience_s: float | None = None, failure: BrokerError | None = None
+    ) -> T:
         """Send one operation and return its response. See `AsyncRunner.run`."""
         if self.is_closed:
             raise ClosedClientError(f"the client of {self.endpoint.address} is closed")
-        answer = await super().run(operation, patience_s=patience_s)
+        answer = await super().run(operation, patience_s=patience_s, failure=failure)
         await _report(self._watcher, operation, answer, on_loop=True)
         return answer
 

@@ -150,6 +150,7 @@ async def test_a_bulk_enqueue_loses_redis_halfway(is_async: bool) -> None:
     with RedisServer() as server:
         app = test_bulk.Application(TaskQ(server.url, enqueue_timeout=2), is_async=is_async)
         task = app.taskq.remote("t")
+        await app.send([task.s()])  # connects
         made: list[str] = []
 
         def calls() -> Iterator[Signature[Any]]:
@@ -165,11 +166,11 @@ async def test_a_bulk_enqueue_loses_redis_halfway(is_async: bool) -> None:
         await app.taskq.aclose()
 
         error = caught.value
-        there = pending(server)
+        there = pending(server)[1:]
         assert error.may_have_happened
         assert error.enqueued % BATCH_MAX == 0
         assert there[: error.enqueued] == made[: error.enqueued]
-        assert error.task_ids == tuple(made[error.enqueued : error.enqueued + BATCH_MAX])
+        assert error.task_ids == tuple(made[error.enqueued : error.enqueued + len(error.task_ids)])
         assert set(there) <= set(made[: error.enqueued]) | set(error.task_ids)
 
 

@@ -2,10 +2,11 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import redis
@@ -15,8 +16,9 @@ from taskq_core.broker.connection import ANSWER_TIMEOUT_S, Endpoint
 from taskq_core.broker.operations import new_tasks, runs, services, views
 from taskq_core.broker.operations import operation as operation_ops
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import Outcome, Settlement
-from taskq_core.broker.sync import SocketStream, SyncRunner
+from taskq_core.broker.sync import Sent, SocketStream, SyncRunner
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerReplicationError,
@@ -26,10 +28,12 @@ from taskq_core.errors import (
 from taskq_core.wire import Keys
 from tests.redis_server import RedisServer
 from tests.relay import Relay
+from tests.rows import rows
 from tests.taskq_core.worker.conftest import until_blocking
 
 pytestmark = pytest.mark.redis
 
+T = TypeVar("T")
 QUEUE = Keys().queue("default")
 
 
@@ -40,6 +44,11 @@ def wait_for_clients(server: RedisServer, count: int) -> None:
 
 def runner_of(url: Any, **options: Any) -> SyncRunner:
     return SyncRunner(Endpoint(url, embedded_folder=Path("unused")), **{"timeout_s": 30, **options})
+
+
+def begin(runner: SyncRunner, operation: Operation[T], after: Sent | None = None) -> Callable[..., T]:
+    """Send an operation, and return a function that waits for its answer."""
+    return partial(runner.run, operation, sent=runner.begin(operation, after))
 
 
 @pytest.fixture
@@ -262,7 +271,7 @@ class TestLostReplies:
     ) -> None:
         runner = runner_of(relay.url)
         relay.drop_replies(1)
-        pending = runner.begin(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("t")))
+        pending = begin(runner, new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("t")))
 
         assert pending(patience_s=30) == "1"
         runner.close()
@@ -279,7 +288,7 @@ def test_a_wrong_estimate_of_the_servers_clock_is_corrected(runner: SyncRunner) 
         assert runner.run(new_tasks.enqueue(QUEUE, [NewTask(f"run-{number}", b"m")], lane)) == "1"
 
         runner.endpoint.learn_time(int(time.time() + wrong_s) * 1000, time.monotonic())
-        assert runner.begin(new_tasks.enqueue(QUEUE, [NewTask(f"begin-{number}", b"m")], lane))() == "1"
+        assert begin(runner, new_tasks.enqueue(QUEUE, [NewTask(f"begin-{number}", b"m")], lane))() == "1"
 
 
 def test_another_thread_may_reset_the_clock_estimate_at_any_time(
@@ -318,22 +327,68 @@ class TestBegin:
     def test_several_requests_may_be_in_flight(self, runner: SyncRunner) -> None:
         lanes = [ReceiptSlot(f"t{number}") for number in range(3)]
         flying = [
-            runner.begin(new_tasks.enqueue(QUEUE, [NewTask(f"{number}", b"m")], lane))
+            begin(runner, new_tasks.enqueue(QUEUE, [NewTask(f"{number}", b"m")], lane))
             for number, lane in enumerate(lanes)
         ]
 
         assert [pending() for pending in reversed(flying)] == ["1", "1", "1"]
 
+    def enqueue_five(self, runner: SyncRunner) -> list[Callable[..., Any]]:
+        """Send five enqueues on one connection, and return functions that wait for their answers."""
+        pending: list[Callable[..., Any]] = []
+        sent = None
+        for number in range(5):
+            operation = new_tasks.enqueue(QUEUE, [NewTask(f"{number}", b"m")], ReceiptSlot(f"t{number}"))
+            sent = runner.begin(operation, sent)
+            pending.append(partial(runner.run, operation, sent=sent, patience_s=30))
+        return pending
+
+    @rows("order", [range(5), range(4, -1, -1), (2, 0, 4, 1, 3)])
+    def test_requests_of_one_connection_are_carried_out_in_order(
+        self, relay: Relay, redis_server: RedisServer, order: Sequence[int]
+    ) -> None:
+        """Their answers may be read in any order."""
+        connections = relay.connections
+        runner = runner_of(relay.url)
+        runner.run(new_tasks.enqueue(QUEUE, [NewTask("first", b"m")], ReceiptSlot("t")))
+
+        pending = self.enqueue_five(runner)
+        answers = [pending[number]() for number in order]
+        runner.close()
+
+        assert answers == ["1"] * 5
+        assert redis_server.client.lrange(QUEUE.pending, 0, -1) == [b"4", b"3", b"2", b"1", b"0", b"first"]
+        assert relay.connections == connections + 1
+
+    def test_a_missing_script_is_loaded_while_other_requests_are_in_flight(
+        self, runner: SyncRunner, redis_server: RedisServer
+    ) -> None:
+        runner.run(views.ping())
+        redis_server.client.script_flush()
+
+        assert [pending() for pending in self.enqueue_five(runner)] == ["1"] * 5
+        assert redis_server.client.llen(QUEUE.pending) == 5
+
+    def test_all_requests_of_a_broken_connection_are_repeated(self, relay: Relay, redis_server: RedisServer) -> None:
+        runner = runner_of(relay.url)
+        runner.run(views.count_tasks(QUEUE))
+        relay.drop_replies(1)
+
+        assert [pending() for pending in self.enqueue_five(runner)] == ["1"] * 5
+        runner.close()
+
+        assert redis_server.client.llen(QUEUE.pending) == 5
+
     def test_a_missing_script_is_loaded_again(self, runner: SyncRunner, redis_server: RedisServer) -> None:
         redis_server.client.script_flush()
 
-        assert runner.begin(views.count_tasks(QUEUE))().processed == 0
+        assert begin(runner, views.count_tasks(QUEUE))().processed == 0
 
     def test_an_unreachable_server_is_reported_when_the_reply_is_awaited(self, tmp_path: Path) -> None:
         """One timeout then covers both attempts, and a server that starts in between is used."""
         runner = runner_of(f"unix://{tmp_path}/none.sock")
 
-        pending = runner.begin(views.ping())
+        pending = begin(runner, views.ping())
 
         with pytest.raises(BrokerUnavailableError) as refused:
             pending(patience_s=0.01)
@@ -390,7 +445,7 @@ class TestConnections:
 
     def test_idle_connections_are_bounded(self, redis_server: RedisServer) -> None:
         runner = runner_of(redis_server.unix_url, max_idle=2)
-        flying = [runner.begin(views.ping()) for _ in range(6)]
+        flying = [begin(runner, views.ping()) for _ in range(6)]
         for pending in flying:
             pending()
 
@@ -417,11 +472,11 @@ class TestConnections:
 class TestClosed:
     def test_a_closed_runner_refuses_requests(self, redis_server: RedisServer) -> None:
         runner = runner_of(redis_server.unix_url)
-        flying = runner.begin(views.ping())
+        flying = begin(runner, views.ping())
         runner.run(views.ping())
         runner.close()
 
-        for call in (lambda: runner.run(views.ping(), patience_s=5), lambda: runner.begin(views.ping())):
+        for call in (lambda: runner.run(views.ping(), patience_s=5), begin(runner, views.ping())):
             with pytest.raises(BrokerUnavailableError, match=r"^the client of unix://.* is closed$") as refused:
                 call()
             assert not refused.value.may_have_happened

@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -23,11 +23,14 @@ from taskq_core import (
     TaskNotSentError,
     TaskQ,
 )
-from taskq_core.broker.operations.operation import BATCH_MAX
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations.operation import BATCH_MAX, Operation
+from taskq_core.client.sender import IN_FLIGHT_MAX
 from taskq_core.wire import decode_message
 from tests.redis_server import RedisServer
 from tests.relay import Relay
 from tests.rows import rows
+from tests.taskq_core.worker.conftest import until
 
 
 class Application:
@@ -318,6 +321,70 @@ class TestFailures:
         assert relay.intercepted == 1
         assert (len(result), result.errors) == (700, [])
         assert pending(redis_server)[1:] == [f"id-{n}" for n in range(700)]
+
+    async def test_batches_are_sent_before_earlier_ones_are_answered(
+        self, redis_server: RedisServer, is_async: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Without it, each batch would take a round trip. A coroutine sends all waiting batches in one write."""
+        together: list[int] = []
+        made = 0
+        try_together = AsyncRunner.try_together
+
+        async def noted(self: AsyncRunner, operations: Sequence[Operation[Any]]) -> list[Any]:
+            together.append(len(operations))
+            return await try_together(self, operations)
+
+        def calls() -> Iterator[Signature[Any]]:
+            nonlocal made
+            for made in range(1, 20 * BATCH_MAX + 1):
+                yield task.s(n=made)
+
+        monkeypatch.setattr(AsyncRunner, "try_together", noted)
+        with Relay(redis_server.socket_path) as relay:
+            app = Application(TaskQ(relay.url, enqueue_timeout=60), is_async=is_async)
+            task = app.taskq.remote("t")
+            await app.send([task.s()])
+            redis_server.flushall()
+            relay.hold("replies")
+
+            sending = asyncio.create_task(app.send(calls()))
+            await until(lambda: made >= (IN_FLIGHT_MAX + 1) * BATCH_MAX)
+            await until(lambda: len(pending(redis_server)) == (1 if is_async else IN_FLIGHT_MAX) * BATCH_MAX)
+            relay.forward()
+            result = await sending
+            await app.taskq.aclose()
+
+        assert list(result.ids) == pending(redis_server)
+        assert len(result) == 20 * BATCH_MAX
+        assert together[:1] == ([IN_FLIGHT_MAX] if is_async else [])
+
+    async def test_a_bulk_error_names_the_tasks_of_batches_that_were_sent_after_the_failed_one(
+        self, redis_server: RedisServer, is_async: bool
+    ) -> None:
+        """Redis has stored the third batch. It has refused the second one."""
+        with Relay(redis_server.socket_path) as relay:
+            app = Application(TaskQ(relay.url, enqueue_timeout=60), is_async=is_async)
+            task, broken = app.taskq.remote("t"), app.taskq.remote("t", queue="broken")
+            await app.send([task.s(), broken.s()])
+            redis_server.flushall()
+            redis_server.client.set("asynq:{broken}:pending", "no list")
+            relay.hold("replies")
+            calls = [
+                each.using(task_id=f"{name}-{n}").s()
+                for name, each in (("a", task), ("b", broken), ("c", task))
+                for n in range(BATCH_MAX)
+            ]
+
+            sending = asyncio.create_task(app.send(calls))
+            await until(lambda: len(pending(redis_server)) == (1 if is_async else 2) * BATCH_MAX)
+            relay.forward()
+            with pytest.raises(BulkEnqueueError, match="WRONGTYPE") as caught:
+                await sending
+            await app.taskq.aclose()
+
+        assert (caught.value.enqueued, caught.value.may_have_happened) == (BATCH_MAX, True)
+        assert caught.value.task_ids == tuple(f"{name}-{n}" for name in "bc" for n in range(BATCH_MAX))
+        assert pending(redis_server) == [f"{name}-{n}" for name in "ac" for n in range(BATCH_MAX)]
 
     @rows("turns", [1, 2, 3, 5, 8, 13])
     async def test_a_cancelled_bulk_enqueue_stores_only_complete_batches(
