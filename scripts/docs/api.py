@@ -21,6 +21,7 @@ MODULES = (
     "taskq_core.tasks.middleware",
     "taskq_core.testing",
     "taskq_core.service.health",
+    "taskq_core.service.health_server",
     "taskq_django",
     "taskq_django.signals",
     "taskq_django.testing",

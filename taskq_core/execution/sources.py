@@ -5,7 +5,6 @@ that is stored with the task. The cursor None is the start of the items. Adapter
 database.
 """
 
-import csv
 import io
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence, Set
@@ -170,6 +169,8 @@ class CsvRows(_Blocking):
 
     def _rows(self) -> Iterator[list[str]]:
         # `file.tell()` works after `readline`, but fails while the file is read with `next`.
+        import csv  # imported late, because few workers read CSV files
+
         return csv.reader(iter(self._file.readline, ""), **self._options)
 
 

@@ -22,7 +22,7 @@ import signal
 import socket
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
@@ -40,13 +40,16 @@ from taskq_core.scheduler.listener import SchedulerListener
 from taskq_core.scheduler.poller import Poller, RuntimeFollower
 from taskq_core.service.blocking import run_service
 from taskq_core.service.calls import Caller
-from taskq_core.service.health import HealthServer, open_health_server
+from taskq_core.service.health import open_health_server
 from taskq_core.service.loop import Service, serve
 from taskq_core.service.outage import Outage, start_problem
 from taskq_core.service.signals import signal_handlers
 from taskq_core.settings import Settings
 from taskq_core.tasks.periodic import Firing, FiringOutcome
 from taskq_core.telemetry import Reading, gauges, names
+
+if TYPE_CHECKING:
+    from taskq_core.service.health_server import HealthServer
 
 logger = logging.getLogger("taskq.scheduler")
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from taskq_core.errors import TaskInterrupted
+from taskq_core.service import interruption
 from taskq_core.service.blocking import DaemonThreads
 from taskq_core.service.interruption import clear_in_thread, raise_in_thread
 from taskq_core.service.user_code import as_exception, contained, is_coroutine_function
@@ -76,6 +77,7 @@ class Caller:
             if self._on_exhausted is not None:
                 self._on_exhausted(problem)
             raise HangError(problem)
+        interruption.load()
         job = _Job(partial(contextvars.copy_context().run, call), self._hanging)
         ending = asyncio.get_running_loop().run_in_executor(self._threads, job.run)
         # Read the error even if the caller was cancelled, because asyncio logs errors that no code has read.

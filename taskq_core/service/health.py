@@ -1,15 +1,13 @@
-"""Serve the health of a process over HTTP: `/livez` and `/readyz`.
+"""Open the health endpoints of a process, if it has a port for them.
 
-`/livez` answers as long as the event loop runs. A `ReadinessCheck` decides what `/readyz` answers; `worker.health` and
-`scheduler.health` implement it.
+A `ReadinessCheck` decides whether the process is ready; `worker.health` and `scheduler.health` implement it.
 """
 
-import json
 import logging
-from http import HTTPStatus
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from taskq_core.service.port import Answer, Port, Request
+if TYPE_CHECKING:
+    from taskq_core.service.health_server import HealthServer
 
 logger = logging.getLogger("taskq.health")
 
@@ -30,6 +28,8 @@ async def open_health_server(what: str, health: ReadinessCheck, host: str, port:
     """
     if port is None:
         return None
+    from taskq_core.service.health_server import HealthServer  # imported late, because most processes have no port
+
     server = HealthServer(health, host, port)
     try:
         await server.start()
@@ -38,33 +38,3 @@ async def open_health_server(what: str, health: ReadinessCheck, host: str, port:
         raise OSError(str(error)) from error
     logger.info("health endpoints: http://%s:%d/livez and /readyz", host, server.port)
     return server
-
-
-class HealthServer(Port):
-    """Serves the health of a process over HTTP.
-
-    Args:
-        health: Decides whether the process is ready.
-        host: Address to listen on.
-        port: Port to listen on, 0 for any free one.
-    """
-
-    def __init__(self, health: ReadinessCheck, host: str, port: int) -> None:
-        super().__init__(self._respond, host, port, refuse=_error)
-        self._health = health
-
-    async def _respond(self, request: Request) -> Answer:
-        if request.path == "/livez":
-            return _document(HTTPStatus.OK, {"status": "alive"})
-        if request.path == "/readyz":
-            is_ready, body = self._health.report()
-            return _document(HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE, body)
-        return _error(HTTPStatus.NOT_FOUND, "unknown path; the health endpoints are /livez and /readyz")
-
-
-def _document(status: HTTPStatus, body: dict[str, Any]) -> Answer:
-    return Answer(body=json.dumps(body).encode() + b"\n", content_type="application/json", status=status)
-
-
-def _error(status: HTTPStatus, message: str) -> Answer:
-    return _document(status, {"error": message})

@@ -16,13 +16,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.waiting import WAITING, RedisWait
 from taskq_core.errors import ConfigurationError, TaskQError
 from taskq_core.service.blocking import run_service
-from taskq_core.service.health import HealthServer, open_health_server
+from taskq_core.service.health import open_health_server
 from taskq_core.service.loop import Signal
 from taskq_core.service.outage import start_problem
 from taskq_core.service.signals import signal_handlers
@@ -35,6 +35,9 @@ from taskq_core.wire.tokens import new_token
 from taskq_core.worker.context import Background
 from taskq_core.worker.liveness import hold
 from taskq_core.worker.process import has_terminal
+
+if TYPE_CHECKING:
+    from taskq_core.service.health_server import HealthServer
 
 logger = logging.getLogger("taskq.supervisor")
 

@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taskq_core.broker.operations.services import read_cancel
 from taskq_core.clock import utc_datetime
@@ -23,12 +23,14 @@ from taskq_core.service.user_code import readable
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.deadlines import Deadlines
 from taskq_core.worker.listener import call_guarded
-from taskq_core.worker.processes import TaskProcesses
 from taskq_core.worker.progress import ProgressWriter
 from taskq_core.worker.run import Ending, Run, RunTask
 from taskq_core.worker.run_log import warn_with_stack
 from taskq_core.worker.settler import Settler
 from taskq_core.worker.threads import TaskThreads
+
+if TYPE_CHECKING:
+    from taskq_core.worker.processes import TaskProcesses
 
 logger = logging.getLogger("taskq.worker")
 
@@ -71,9 +73,8 @@ class Executor:
             ended=self._finish,
             close_thread=context.app.bridge.close_thread,
         )
+        self._socket_name = socket_name
         self._processes: TaskProcesses | None = None
-        if context.config.task_processes:
-            self._processes = TaskProcesses(context, self._deadlines, self._progress, socket_name)
         self.abandoned = 0
         """Number of abandoned functions: they still run, although their runs are settled."""
         self.ignored_fields = 0
@@ -118,7 +119,7 @@ class Executor:
             # earlier end.
             self._loop.call_soon(self._finish, run)
             return
-        if task.is_coroutine or (task.runs_in_process and self._processes is not None):
+        if task.is_coroutine or (task.runs_in_process and self._context.config.task_processes):
             self._start_coroutine(run)
         else:
             self._threads.submit(run)
@@ -161,8 +162,7 @@ class Executor:
             run.span.attach()
         try:
             if not task.is_coroutine:
-                assert self._processes is not None
-                run.result = await self._processes.call(run)
+                run.result = await self._in_process(run)
             elif self._middleware.wraps_runs:
                 run.result = await run.bound(self._middleware)()
             elif task.takes_context:
@@ -316,6 +316,13 @@ class Executor:
         """Set the maximum number of threads and of abandoned functions. Surplus threads stay idle."""
         self._most_abandoned = concurrency
         self._threads.resize(concurrency)
+
+    async def _in_process(self, run: Run) -> object:
+        if self._processes is None:
+            from taskq_core.worker.processes import TaskProcesses  # imported late: few workers have tasks in processes
+
+            self._processes = TaskProcesses(self._context, self._deadlines, self._progress, self._socket_name)
+        return await self._processes.call(run)
 
     async def close(self) -> None:
         """Close threads, processes and the timer."""

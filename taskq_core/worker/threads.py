@@ -26,6 +26,7 @@ from time import monotonic, sleep
 
 from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.errors import TaskInterrupted
+from taskq_core.service import interruption
 from taskq_core.service.interruption import clear_in_thread, raise_in_thread
 from taskq_core.service.user_code import readable
 from taskq_core.worker.run import Run
@@ -101,8 +102,9 @@ class TaskThreads:
     def _start_one(self) -> None:
         thread = _TaskThread(self, len(self._threads))
         try:
+            interruption.load()
             thread.start()
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, OSError) as error:
             # The run waits until a thread is free, or until the system can start another thread.
             if self._another_try is None:
                 logger.error(

@@ -34,7 +34,7 @@ from taskq_core.errors import BrokerError, TaskQError
 from taskq_core.execution.lifespan import Lifespan
 from taskq_core.execution.logs import complete_exported_logs
 from taskq_core.repair.reconcile import FindingKind
-from taskq_core.service.health import HealthServer, open_health_server
+from taskq_core.service.health import open_health_server
 from taskq_core.service.outage import start_problem
 from taskq_core.service.user_code import unlisted
 from taskq_core.wire import ServerInfo
@@ -67,6 +67,7 @@ from taskq_core.worker.waker import Waker
 
 if TYPE_CHECKING:
     from taskq_core.scheduler import Scheduler
+    from taskq_core.service.health_server import HealthServer
 
 logger = logging.getLogger("taskq.worker")
 

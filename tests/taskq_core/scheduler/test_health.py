@@ -10,7 +10,7 @@ from taskq_core import ConfigurationError, TaskQ
 from taskq_core.cli.scheduler import banner, scheduler_config
 from taskq_core.scheduler import Scheduler, SchedulerConfig
 from taskq_core.scheduler.health import STALE_S, SchedulerState, TurnState
-from taskq_core.service.health import HealthServer
+from taskq_core.service.health_server import HealthServer
 from tests.clock import Clock
 from tests.probing import get
 from tests.redis_server import RedisServer

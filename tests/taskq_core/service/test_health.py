@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskq_core.service import port
-from taskq_core.service.health import HealthServer
+from taskq_core.service.health_server import HealthServer
 from tests.clock import Clock
 from tests.probing import exchange, get
 from tests.rows import rows

@@ -10,7 +10,7 @@ import pytest
 from taskq_core import ConfigurationError, TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.cli.running import worker_config
-from taskq_core.service.health import HealthServer
+from taskq_core.service.health_server import HealthServer
 from taskq_core.settings import Settings
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, WorkerConfig
