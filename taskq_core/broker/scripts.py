@@ -9,16 +9,18 @@ shared file `_name.lua`. Headers (`--[[ ... ]]`) are documentation and are not s
 
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
+from msgspec import Struct
+
+_FOLDER = Path(__file__).with_name("lua")
 _INCLUDE = re.compile(r"^-- include (_\w+)$", re.MULTILINE)
 _HEADER = re.compile(r"\A--\[\[.*?\]\]\n", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
+class Script(Struct, frozen=True):
     """One Lua script.
 
     Attributes:
@@ -51,26 +53,27 @@ def all_scripts() -> list[Script]:
 
 @cache
 def _scripts() -> dict[str, Script]:
-    folder = files("taskq_core.broker") / "lua"
-    found = {
-        file.name.removesuffix(".lua"): file.read_text(encoding="utf-8")
-        for file in folder.iterdir()
-        if file.name.endswith(".lua")
-    }
+    # `split` returns text at even indexes, and names of included files at odd indexes.
+    pieces = {file.stem: _INCLUDE.split(_sent(file)) for file in _FOLDER.glob("*.lua")}
+    return {name: _script(name, pieces) for name in pieces if not name.startswith("_")}
 
-    def parts_of(text: str) -> list[str]:
-        # `split` returns text at even indexes, and names of included files at odd indexes.
-        parts: list[str] = []
-        for place, piece in enumerate(_INCLUDE.split(text)):
-            parts += included(piece) if place % 2 else [piece]
-        return parts
 
-    @cache
-    def included(name: str) -> list[str]:
-        return parts_of(found[name].rstrip("\n"))
+def _sent(file: Path) -> str:
+    text = _HEADER.sub("", file.read_text(encoding="utf-8"))
+    return text.rstrip("\n") if file.stem.startswith("_") else text
 
-    def script(name: str) -> Script:
-        parts = tuple(parts_of(_HEADER.sub("", found[name])))
-        return Script(name, hashlib.sha1("".join(parts).encode(), usedforsecurity=False).hexdigest(), parts)
 
-    return {name: script(name) for name in found if not name.startswith("_")}
+def _script(name: str, pieces: Mapping[str, Sequence[str]]) -> Script:
+    parts = tuple(_parts(name, pieces))
+    sha = hashlib.sha1(usedforsecurity=False)
+    for part in parts:
+        sha.update(part.encode())
+    return Script(name, sha.hexdigest(), parts)
+
+
+def _parts(name: str, pieces: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    for place, piece in enumerate(pieces[name]):
+        if place % 2:
+            yield from _parts(piece, pieces)
+        else:
+            yield piece
