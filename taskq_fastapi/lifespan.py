@@ -149,7 +149,7 @@ async def _stop(
 async def _open(taskq: TaskQ) -> None:
     runtime = taskq.runtime
     try:
-        await asyncio.to_thread(runtime.endpoint.open)  # runs in a thread, because starting an embedded server blocks
+        await runtime.endpoint.aopen()
         await runtime.async_runner.run(ping())
     except BrokerError as error:
         if not is_temporary(error):

@@ -16,6 +16,7 @@ runners decide which requests are repeated. No repr, error or log line contains 
 current content of files with passwords and certificates.
 """
 
+import asyncio
 import itertools
 import math
 import re
@@ -357,6 +358,11 @@ class Endpoint:
 
             folder = Path(self._address.path) if self._address.path else self._embedded_folder
             self._embedded = open_embedded(folder)
+
+    async def aopen(self) -> None:
+        """Do the same in a thread, so that the event loop is not blocked. Without such a server, start no thread."""
+        if self._address is not None and self._address.kind == "embedded":
+            await asyncio.to_thread(self.open)
 
     def close(self) -> None:
         """Release the embedded server if this endpoint has one. The server stops once no process uses it."""

@@ -50,7 +50,7 @@ class RedisWait:
             BrokerError: Redis refuses the request for a reason that time does not resolve, or must not be waited for.
             ConfigurationError: The embedded server cannot be used.
         """
-        await asyncio.to_thread(self._runner.endpoint.open)
+        await self._runner.endpoint.aopen()
         loop = asyncio.get_running_loop()
         began, failures = loop.time(), 0
         while not self._stopping.is_set():

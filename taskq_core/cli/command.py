@@ -1,6 +1,5 @@
 """The root command `taskq` with all subcommands. The console script uses it, and so does `manage.py taskq`."""
 
-import importlib.metadata
 import io
 import os
 import sys
@@ -19,6 +18,7 @@ from taskq_core.cli.base import (
     run_reporting,
 )
 from taskq_core.cli.session import Session
+from taskq_core.version import installed_version
 
 EPILOG = """\
 examples:
@@ -65,7 +65,7 @@ SERVICES: Mapping[str, str] = {
 @click.pass_obj
 def version(session: Session) -> None:
     """Show the version."""
-    number = importlib.metadata.version("taskq-asynq")
+    number = installed_version()
     if session.output.as_json:
         session.output.json({"version": number})
     else:
@@ -102,7 +102,7 @@ def make_root(services: Mapping[str, click.Command | str], *, is_hosted: bool = 
 
 def _show_version(context: click.Context, option: click.Parameter, value: bool) -> None:
     if value and not context.resilient_parsing:
-        click.echo(importlib.metadata.version("taskq-asynq"))
+        click.echo(installed_version())
         context.exit()
 
 

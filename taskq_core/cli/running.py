@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import importlib.metadata
 import logging
 import os
 import sys
@@ -23,6 +22,7 @@ from taskq_core.settings import Settings, parse_queues, seconds
 from taskq_core.supervisor import Limits, Member, SupervisorConfig
 from taskq_core.supervisor.channel import VARIABLE
 from taskq_core.telemetry import flush_at_end, is_log_exporter
+from taskq_core.version import installed_version
 from taskq_core.wire.quoting import clean
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
@@ -133,7 +133,7 @@ def banner(
     order = "strictly in this order" if config.strict_priority else "by weight"
     queues = queues_text(config.queues) + (f" ({order})" if len(config.queues) > 1 else "")
     lines = [
-        f"taskq worker {importlib.metadata.version('taskq-asynq')}",
+        f"taskq worker {installed_version()}",
         f"  broker       {app.runtime.endpoint.address}",
         f"  queues       {queues}",
         *processes_text(config, supervision),

@@ -3,7 +3,6 @@
 Django's command also calls `run`.
 """
 
-import importlib.metadata
 import os
 import sys
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from taskq_core.cli.worker import service_options, verbosity_option
 from taskq_core.scheduler import SchedulerConfig, SchedulerListener, run_scheduler
 from taskq_core.tasks.periodic import Firing, FiringOutcome
 from taskq_core.telemetry import flush_at_end
+from taskq_core.version import installed_version
 from taskq_core.wire.quoting import clean
 
 DESCRIPTION = "Enqueue periodic tasks when they are due, until stopped."
@@ -55,7 +55,7 @@ def banner(app: TaskQ, config: SchedulerConfig) -> str:
     timetable = app.timetable
     entries = [*timetable.entries.values()]
     lines = [
-        f"taskq scheduler {importlib.metadata.version('taskq-asynq')}",
+        f"taskq scheduler {installed_version()}",
         f"  broker       {app.runtime.endpoint.address}",
         f"  pid          {os.getpid()}",
         f"  entries      {len(entries)}, and {len(app.settings.schedule)} in the settings",

@@ -3,7 +3,6 @@
 Names that begin with `asynq_`, and their kinds, are those of Asynq's exporter: `asynq_tasks_enqueued_total` is a gauge.
 """
 
-import importlib.metadata
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -13,6 +12,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from taskq_core.exporter.reading import QueueReading, Reading
+from taskq_core.version import installed_version
 from taskq_core.wire import ServerInfo, TaskState
 from taskq_core.wire.tallies import BOUNDS_S, TypeCounters
 
@@ -159,7 +159,7 @@ def _of_types(types: Mapping[tuple[str, str], TypeCounters]) -> Iterator[Metric]
 
 def build_info() -> Metric:
     """Return the metric with the version."""
-    version = importlib.metadata.version("taskq-asynq")
+    version = installed_version()
     return _gauge("taskq_build_info", "1, with the version of taskq.", {(version,): 1}, "version")
 
 

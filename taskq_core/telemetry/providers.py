@@ -6,12 +6,13 @@ Without an SDK, taskq records no span and no metric. Each enqueue checks again, 
 import os
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from typing import TypeVar
 
 from opentelemetry import metrics, trace
 
 from taskq_core.telemetry import names
+from taskq_core.version import installed_version
 
 P = TypeVar("P")
 
@@ -24,7 +25,7 @@ INSTRUMENTATION_ENTRY = "taskq"
 def instrumentation_version() -> str:
     """Return the version of the installed distribution, "" if taskq runs from a source tree."""
     try:
-        return version("taskq-asynq")
+        return installed_version()
     except PackageNotFoundError:
         return ""
 

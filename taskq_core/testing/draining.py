@@ -77,7 +77,7 @@ async def adrain(
     """Run a worker on this event loop until no task is due, as `drain` does."""
     served = app.settings.queues if queues is None else dict.fromkeys(queues, 1)
     runtime = app.runtime
-    await asyncio.to_thread(runtime.endpoint.open)
+    await runtime.endpoint.aopen()
     await runtime.async_runner.run(views.ping())
     keys = [runtime.keys.queue(name) for name in served]
     most_s = 0.0 if advance is None else seconds("advance", advance)

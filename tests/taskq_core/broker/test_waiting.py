@@ -24,7 +24,7 @@ class FakeRunner:
         self.errors, self.is_endless = list(errors), is_endless
         self.endpoint = self
 
-    def open(self) -> None: ...
+    async def aopen(self) -> None: ...
 
     async def run(self, operation: Any) -> None:
         if self.errors:
