@@ -13,8 +13,9 @@ slot moves, and the runner sends the script again.
 
 import itertools
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from taskq_core.broker.failures import RedirectedError
 from taskq_core.broker.operations import presence
@@ -122,8 +123,7 @@ def _host(reply: Any) -> str:
     return "" if host == "?" else host
 
 
-@dataclass(slots=True)
-class NodeRequest:
+class NodeRequest(Struct):
     """Operations to send to one node.
 
     Attributes:

@@ -9,12 +9,11 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import msgspec.inspect
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from taskq_core.codec.messages import type_name
 from taskq_core.codec.references import Reference, References, holds_references, with_references
@@ -22,8 +21,7 @@ from taskq_core.codec.values import build, is_model
 from taskq_core.errors import TaskDefinitionError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
+class Parameter(Struct, frozen=True, kw_only=True):
     """A parameter of a task whose value is in the payload."""
 
     name: str

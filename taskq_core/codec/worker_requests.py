@@ -1,10 +1,11 @@
 """Requests that operators send to running workers on the channel `taskq:control`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from taskq_core.errors import ConfigurationError
 from taskq_core.settings import CONCURRENCY_MAX, check_whole, member
@@ -23,8 +24,7 @@ class WorkerAction(StrEnum):
     """Stop gracefully, as on SIGTERM."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerRequest:
+class WorkerRequest(Struct, frozen=True):
     """One request of an operator.
 
     Attributes:
@@ -39,7 +39,7 @@ class WorkerRequest:
     concurrency: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "action", member(WorkerAction, "action", self.action))
+        force_setattr(self, "action", member(WorkerAction, "action", self.action))
         if self.action is WorkerAction.SCALE:
             check_whole("concurrency", self.concurrency, least=1, most=CONCURRENCY_MAX)
         elif self.concurrency is not None:

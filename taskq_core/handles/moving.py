@@ -18,8 +18,9 @@ lock moves with its remaining time.
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
+
+from msgspec.structs import replace
 
 from taskq_core.broker.operations import actions, dispatch, new_tasks, workflows
 from taskq_core.broker.operations.actions import MOVE_S, OK, Departure

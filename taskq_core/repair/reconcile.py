@@ -14,9 +14,12 @@ A pass is a request plan, which `run` and `arun` execute.
 import asyncio
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from taskq_core.broker.operations import aggregation, dispatch
 from taskq_core.broker.operations import repair as repair_ops
@@ -130,8 +133,7 @@ class ReconcileReport:
         return sum(finding.repaired for finding in self.findings)
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(Struct, frozen=True):
     """An item of a pass's request plan: the caller must wait before the next operation."""
 
     seconds: float

@@ -1,6 +1,6 @@
 """Objects that the parts of one scheduler share."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
@@ -11,8 +11,7 @@ from taskq_core.service.outage import Outage
 from taskq_core.wire import Keys
 
 
-@dataclass(frozen=True, slots=True)
-class SchedulerContext:
+class SchedulerContext(Struct, frozen=True):
     """The application, schedule entries, connections and clocks that the parts of one scheduler share."""
 
     app: TaskQ

@@ -4,7 +4,8 @@ import hashlib
 import logging
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from taskq_core.broker.operations.schedules import Mark
 from taskq_core.scheduler.due import due_firings, next_firing
@@ -16,8 +17,7 @@ from taskq_core.wire.durations import NS_PER_S
 logger = logging.getLogger("taskq.scheduler")
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
+class Entry(Struct, eq=False):
     """One schedule entry, with its mark: the last firing that was handled."""
 
     task: PeriodicTask

@@ -4,8 +4,9 @@ Ready means that Redis answered recently about the leader's lease, whether this 
 the ticker of every queue must also have completed a turn (one check for due firings) recently.
 """
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from taskq_core.broker.waiting import WAITING
 
@@ -13,8 +14,7 @@ STALE_S = 30.0
 """Maximum age of the last answer about the lease, and of a queue's last turn, for a ready scheduler."""
 
 
-@dataclass(frozen=True, slots=True)
-class TurnState:
+class TurnState(Struct, frozen=True):
     """State of a queue's ticker.
 
     Attributes:
@@ -26,8 +26,7 @@ class TurnState:
     problem: str
 
 
-@dataclass(frozen=True, slots=True)
-class SchedulerState:
+class SchedulerState(Struct, frozen=True):
     """State of a scheduler.
 
     Attributes:

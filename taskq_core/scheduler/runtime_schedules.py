@@ -7,11 +7,11 @@ comes from the code, a table or this hash. Schedulers read the hash every two se
 import contextlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import Struct
 
 from taskq_core.errors import ConfigurationError, TaskQError
 from taskq_core.settings import unknown
@@ -45,8 +45,7 @@ class _Stored(msgspec.Struct, omit_defaults=True):
     options: dict[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeSchedules:
+class RuntimeSchedules(Struct, frozen=True):
     """The parsed content of the hash with the run-time schedules.
 
     Attributes:

@@ -18,8 +18,9 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from taskq_core.broker.operations import schedules
 from taskq_core.broker.operations.new_tasks import ReceiptSlot, register_queue
@@ -62,8 +63,7 @@ def tick_task_id(entry_id: str, task_name: str, at_s: int) -> str:
     return str(uuid.uuid5(_TICK_IDS, f"{entry_id}\n{task_name}\n{at_s}"))
 
 
-@dataclass(slots=True)
-class _Candidate:
+class _Candidate(Struct):
     """A due firing of a schedule, until Redis has answered whether this scheduler enqueued it."""
 
     entry: Entry

@@ -9,9 +9,11 @@ import ipaddress
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 logger = logging.getLogger("taskq.port")
 
@@ -23,8 +25,7 @@ CONNECTIONS_MAX = 64
 """Maximum number of concurrent connections. A further one replaces the connection that waits longest for its client."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """An HTTP request.
 
     Attributes:
@@ -36,8 +37,7 @@ class Request:
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True):
     """An HTTP response."""
 
     body: bytes

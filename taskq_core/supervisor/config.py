@@ -1,7 +1,9 @@
 """Number of processes, and the rules for replacing them."""
 
 import random
-from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from taskq_core.settings import AUTO, PROCESSES_MAX, Duration, check_health_address, check_whole, memory_bytes, seconds
 from taskq_core.supervisor.cores import usable_cores
@@ -23,8 +25,7 @@ MEMBER_SHARE = 0.8
 """Fraction of the time to send the last telemetry that worker processes may use. The rest is for their supervisor."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SupervisorConfig:
+class SupervisorConfig(Struct, frozen=True, kw_only=True):
     """Configuration of the parent of worker processes."""
 
     processes: int = 1
@@ -60,7 +61,7 @@ class SupervisorConfig:
         if self.max_memory is not None:
             memory_bytes("max_memory", self.max_memory)
         for name in ("ending", "aborting", "silence", "loading", "starting"):
-            object.__setattr__(self, name, seconds(name, getattr(self, name), allow_zero=False))
+            force_setattr(self, name, seconds(name, getattr(self, name), allow_zero=False))
         check_health_address(self.health_host, self.health_port)
 
     @property
@@ -98,8 +99,7 @@ class Pause:
         self.deaths = 0
 
 
-@dataclass(slots=True)
-class Limits:
+class Limits(Struct):
     """Limits at which a process asks to be replaced.
 
     The limits are random, so that processes are not replaced together.

@@ -6,11 +6,11 @@ result. `graph.build` checks the rest before anything is written.
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain as joined
 from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from taskq_core.codec import Later
 from taskq_core.errors import WorkflowDefinitionError

@@ -6,8 +6,9 @@ injected parameters, because they are not part of the payload.
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from taskq_core.codec.signature import resolve_annotation
 from taskq_core.errors import TaskDefinitionError
@@ -16,8 +17,7 @@ _FRAMEWORKS = frozenset({"fastapi"})
 """Names of packages whose parameter markers, such as `Depends(...)`, request injection."""
 
 
-@dataclass(frozen=True, slots=True)
-class Injection:
+class Injection(Struct, frozen=True):
     """A wrapper that injects parameters into a function.
 
     Attributes:

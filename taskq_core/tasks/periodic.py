@@ -10,10 +10,12 @@ import hashlib
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
+
+from msgspec import Struct, field
 
 from taskq_core.errors import ConfigurationError
 from taskq_core.service.user_code import is_coroutine_function
@@ -308,16 +310,14 @@ Provided = Iterable[PeriodicTask]
 ProviderFunction = Callable[[], Provided | Awaitable[Provided]]
 
 
-@dataclass(frozen=True, slots=True)
-class Provider:
+class Provider(Struct, frozen=True):
     """A function that returns schedule entries, and the seconds between two calls of it."""
 
     function: ProviderFunction
     every_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EntryRuns:
+class EntryRuns(Struct, frozen=True, kw_only=True):
     """The enqueues of one schedule entry since the last `ScheduleTable.record`."""
 
     run_key: str
@@ -378,8 +378,7 @@ def _listed(function: Callable[[], Any]) -> Callable[[], Any]:
     return provide
 
 
-@dataclass(slots=True)
-class Timetable:
+class Timetable(Struct):
     """The schedule entries of a queue application, without those of the setting `SCHEDULE`, and their hooks."""
 
     entries: dict[str, PeriodicTask] = field(default_factory=dict)

@@ -1,8 +1,9 @@
 """Schedule entries in the setting `SCHEDULE`: check them, and convert them to `PeriodicTask` objects."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from taskq_core.errors import ConfigurationError, TaskArgumentsError
 from taskq_core.settings import unknown
@@ -16,8 +17,7 @@ from taskq_core.wire.cron import parse_schedule
 _LINE_KEYS = ("task", "spec", "cron", "kwargs", "tz", "catch_up", "window", "options", "remote")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduleLine:
+class ScheduleLine(Struct, frozen=True, kw_only=True):
     """One checked entry of the setting `SCHEDULE`.
 
     Its task was not checked, because the task may not be registered yet.

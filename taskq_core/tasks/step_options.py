@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypedDict
 
+from msgspec import Struct
+
 from taskq_core.errors import TaskArgumentsError, WorkflowDefinitionError
 from taskq_core.settings import member
 
@@ -80,8 +82,7 @@ def check_name(what: str, name: object) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class Callbacks:
+class Callbacks(Struct, frozen=True):
     """Parts of a workflow that run after another part: after its success, after its failure, and in both cases."""
 
     success: tuple[Any, ...] = ()
@@ -89,8 +90,7 @@ class Callbacks:
     complete: tuple[Any, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class WorkflowDetails:
+class WorkflowDetails(Struct, frozen=True):
     """Name, home queue and lifetime of a workflow.
 
     Attributes:

@@ -10,10 +10,11 @@ This needs an exporter that adds the counts, so only `configure` can set it up. 
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from msgspec import Struct, field
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.metrics import MeterProvider
@@ -23,8 +24,7 @@ from taskq_core.telemetry.providers import INSTRUMENTATION_NAME
 Labels = dict[str, str | int]
 
 
-@dataclass(slots=True, kw_only=True)
-class _Counts:
+class _Counts(Struct, kw_only=True):
     """Durations with the same labels that the SDK did not get.
 
     Attributes:

@@ -4,8 +4,8 @@ A worker records the duration of each run at once, and adds to the counters afte
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from msgspec import Struct
 from opentelemetry.context import Context
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import INVALID_SPAN, set_span_in_context
@@ -27,8 +27,7 @@ _NO_TRACE = set_span_in_context(INVALID_SPAN, Context())
 trace."""
 
 
-@dataclass(slots=True, kw_only=True)
-class _Runs:
+class _Runs(Struct, kw_only=True):
     """Counts runs with the same labels until the next `flush`.
 
     Attributes:

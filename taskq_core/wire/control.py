@@ -7,8 +7,9 @@ as a mark. In the arguments of a script, marks follow the start of a new task, a
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 EXPIRES: Final = "taskq-expires"
 """Header: expiry of a task, as the latest Unix second of its start, or as `+` and the maximum number of seconds it may
@@ -26,8 +27,7 @@ _PATTERN = re.compile(r"(\+?)(\d{1,11})( discard)?\Z")
 _BANDS = re.compile(r"(\d):(\d)\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Expiry:
+class Expiry(Struct, frozen=True):
     """The time by which a task has to be started.
 
     Attributes:

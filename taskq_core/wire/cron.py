@@ -21,6 +21,8 @@ from datetime import MAXYEAR, UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec import Struct
+
 from taskq_core.errors import ConfigurationError, WireFormatError
 from taskq_core.wire import parse_duration
 from taskq_core.wire.durations import NS_PER_S
@@ -70,8 +72,7 @@ class Schedule(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Every:
+class Every(Struct, frozen=True):
     """Fires at a fixed interval in seconds, counted from its start."""
 
     interval_s: int
@@ -86,8 +87,7 @@ class Every:
         return start_s + max(0, limit_s - start_s) // self.interval_s * self.interval_s
 
 
-@dataclass(frozen=True, slots=True)
-class Bounded:
+class Bounded(Struct, frozen=True):
     """Limits another schedule to the time between a start and an end (Unix seconds; None for no limit).
 
     An interval is counted from the start: it fires at the start, and then a whole number of intervals later.
@@ -122,8 +122,7 @@ class Bounded:
         return self.inner.anchor(start_s, limit_s) if self.start_s is None else max(start_s, limit_s)
 
 
-@dataclass(frozen=True, slots=True)
-class _Field:
+class _Field(Struct, frozen=True):
     """One of the six fields of a cron line, such as the month: its name, bounds, and names for its numbers (`jan`)."""
 
     name: str

@@ -6,11 +6,11 @@ a parenthesis, so only `format_option` may write these strings. `parse_option` r
 
 import json
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 
 import msgspec
+from msgspec import Struct
 
 from taskq_core.errors import WireFormatError
 from taskq_core.wire.durations import format_duration, parse_duration
@@ -38,8 +38,7 @@ OptionValue = int | str | datetime | tuple[str, str]
 `ProcessAt`), or a header's name and value."""
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(Struct, frozen=True):
     """One option of a periodic entry."""
 
     kind: OptionKind

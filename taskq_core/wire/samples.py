@@ -6,8 +6,10 @@ ignores them, and a newer release reads missing numbers as 0. Samples of an unkn
 """
 
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
 from typing import Self
+
+from msgspec import Struct
+from msgspec.structs import astuple
 
 from taskq_core.wire.messages import varint
 
@@ -16,8 +18,7 @@ _HEAD_BYTES = 5
 _LATEST_S = 2**32 - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
+class Level(Struct, frozen=True, kw_only=True):
     """One resolution at which Redis stores samples of a queue.
 
     Attributes:
@@ -49,8 +50,7 @@ REST_MOST_S = LEVELS[2].step_s
 """Maximum of `REST_S` if the worker that leads the queue serves more than a hundred queues."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueSample:
+class QueueSample(Struct, frozen=True, kw_only=True):
     """Numbers of tasks, runs and workers of a queue at one moment. All are integers of at least 0."""
 
     at_s: int
@@ -109,5 +109,5 @@ class QueueSample:
         return cls(at_s=int.from_bytes(data[1:_HEAD_BYTES], "big"), **read)  # type: ignore[arg-type]  # by their names
 
 
-_NAMES = tuple(field.name for field in fields(QueueSample))[1:]
+_NAMES = QueueSample.__struct_fields__[1:]
 _OPTIONAL = ("latency_ms", "memory_kib")

@@ -4,8 +4,9 @@ Workers add their numbers to the stored numbers. Later releases may append numbe
 preceded by the Unix hour in which the type ran last and a bar (`|`).
 """
 
-from dataclasses import dataclass
 from typing import Self
+
+from msgspec import Struct
 
 HOUR_S = 3600
 HOURS_KEPT = 26
@@ -22,8 +23,7 @@ BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _NUMBERS = 4 + len(BOUNDS_S) + 1
 
 
-@dataclass(slots=True)
-class TypeCounters:
+class TypeCounters(Struct):
     """Number of runs of one task type, by outcome and by duration.
 
     Attributes:

@@ -21,8 +21,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from taskq_core.broker.operations.aggregation import (
     GATHER_MAX,
@@ -63,8 +65,7 @@ WITHOUT_EVERY_S = 10.0
 groups."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Check:
+class _Check(Struct, frozen=True):
     """A group that may be due, with the aggregator that combines it."""
 
     aggregation: Aggregation

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct
+
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.repair import Probed, probe
 from taskq_core.broker.waiting import WAITING, RedisWait
@@ -28,8 +30,7 @@ STALE_S = 60.0
 """Maximum age of the last check, and of the last dequeue while slots are free, for a ready worker."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pulse:
+class Pulse(Struct, frozen=True):
     """The state of a worker that decides whether it is ready.
 
     Attributes:

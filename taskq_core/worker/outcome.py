@@ -6,7 +6,8 @@ import math
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.operations.services import CancelOutcome
@@ -60,8 +61,7 @@ COUNTED_MAX_S = 300
 _WAITED = re.compile(r" \(waiting for a worker that has it: (\d{1,9}) s so far\)$")
 
 
-@dataclass(slots=True)
-class _Failure:
+class _Failure(Struct):
     text: str
     error: BaseException
     delay: Duration | None = None

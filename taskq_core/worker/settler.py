@@ -7,8 +7,9 @@ that dies loses at most `concurrency` outcomes.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Operation
 from taskq_core.broker.operations.runs import Outcome as Ended
@@ -38,8 +39,7 @@ PLAIN_DONE = Settlement("", Ended.DONE, run=0)
 before."""
 
 
-@dataclass(slots=True)
-class SettleBatch:
+class SettleBatch(Struct):
     """A batch of settlements of one queue that is being sent to Redis.
 
     Attributes:

@@ -6,10 +6,11 @@ each step, and the results that it receives.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from heapq import heappop, heappush
 from typing import Any
+
+from msgspec import Struct, field
 
 from taskq_core.codec import Later
 from taskq_core.errors import WorkflowDefinitionError
@@ -27,8 +28,7 @@ NAME_CHARS = 200
 """Maximum length of a generated workflow name, in characters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """Placeholder for an argument: the result of a node, or several results as list or dict, replaces it at the call.
 
     Attributes:
@@ -38,15 +38,13 @@ class Result:
     tree: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """Placeholder for an argument: the failure of the first failed node among `nodes` replaces it at the call."""
 
     nodes: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Before:
+class Before(Struct, frozen=True):
     """The predecessors of a node, and the results that the node receives from them as arguments.
 
     Attributes:
@@ -61,8 +59,7 @@ class Before:
     named: dict[str, Result | Failure] = field(default_factory=dict)
 
 
-@dataclass(slots=True, eq=False)
-class Node:
+class Node(Struct, eq=False):
     """A node of a workflow graph: one step, or a group of steps.
 
     Attributes:
@@ -91,8 +88,7 @@ class Node:
         return self.call is None
 
 
-@dataclass(slots=True)
-class Graph:
+class Graph(Struct):
     """A workflow as nodes and edges.
 
     Attributes:

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from taskq_core.broker.operations import actions, aggregation, new_tasks, runs, services
 from taskq_core.broker.operations import repair as repair_ops

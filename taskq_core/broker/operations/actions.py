@@ -1,10 +1,11 @@
 """Change stored tasks and queues: run, archive, delete, postpone, edit and move tasks; pause and remove queues."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import (
@@ -172,8 +173,7 @@ def _set_aside(queue: QueueKeys) -> tuple[str, ...]:
 _REMOVED = (TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.ARCHIVED, TaskState.COMPLETED)
 
 
-@dataclass(slots=True)
-class Closed:
+class Closed(Struct):
     """Answer of `close_queue`: whether the tasks of the queue are now hidden, and their numbers.
 
     Attributes:
@@ -243,8 +243,7 @@ def forget_queue(queues_key: str, name: str) -> Operation[int]:
 # --- moving tasks to another queue ------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Departure:
+class Departure(Struct):
     """Result of `move_out` for one task, with the stored data that `move_in` needs if the task left its queue.
 
     Attributes:
@@ -266,8 +265,7 @@ class Departure:
     fields: dict[bytes, bytes]
 
 
-@dataclass(slots=True)
-class Departures:
+class Departures(Struct):
     """Answer of `move_out`: Redis's time (Unix s), and the tasks that it handled. Send it again for the other tasks."""
 
     now_s: int

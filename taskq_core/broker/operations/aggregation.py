@@ -5,10 +5,10 @@ chooses. After its deadline, its members return to the group.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from taskq_core.broker.operations import replies
@@ -51,8 +51,7 @@ class CollectCode(StrEnum):
     NO_GROUP = "x"
 
 
-@dataclass(slots=True)
-class GroupCheck:
+class GroupCheck(Struct):
     """A group to check, and the conditions that make it due.
 
     Attributes:
@@ -148,8 +147,7 @@ def sweep(queue: QueueKeys) -> Operation[tuple[int, int]]:
     return script("sweep", (queue.combined, queue.absent), args, lambda reply: (int(reply[0]), int(reply[1])))
 
 
-@dataclass(slots=True)
-class Reclaimed:
+class Reclaimed(Struct):
     """Answer of `reclaim`: how many sets and members have returned to their groups, and what is left to do.
 
     Attributes:

@@ -1,15 +1,15 @@
 """Archived tasks for a dead-letter handler: claim them, and record that they were handled."""
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import NOW, Operation, script
 from taskq_core.wire import QueueKeys
 
 
-@dataclass(slots=True)
-class DeadLetterBatch:
+class DeadLetterBatch(Struct):
     """Claimed tasks, and when the claim ends (Unix seconds as text)."""
 
     until_s: str

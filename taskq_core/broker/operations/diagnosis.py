@@ -1,8 +1,9 @@
 """Read facts about Redis servers, and check the rights of the user. Nothing is changed."""
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import Operation, command, script
@@ -93,8 +94,7 @@ def cluster_info() -> Operation[dict[str, str]]:
     return command("cluster_info", ("CLUSTER", "INFO"), read, keys=())
 
 
-@dataclass(frozen=True, slots=True)
-class SurveyedKey:
+class SurveyedKey(Struct, frozen=True):
     """A key that the survey found, with its type and expiry.
 
     Attributes:
@@ -110,8 +110,7 @@ class SurveyedKey:
     about: str
 
 
-@dataclass(slots=True)
-class Surveyed:
+class Surveyed(Struct):
     """Answer of `survey`: the keys that were found, and the cursor of the next call.
 
     Attributes:

@@ -4,8 +4,9 @@ The home queue of a workflow stores the workflow. The dispatcher of a queue is a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import NOW, Argument, Operation, script
@@ -22,8 +23,7 @@ STEP_RECEIPT_S = 3_600
 """Seconds for which the receipt of a step from another queue is stored."""
 
 
-@dataclass(slots=True)
-class DueSteps:
+class DueSteps(Struct):
     """Steps, and ends of steps, that the dispatcher of a queue has to send to other queues.
 
     Attributes:
@@ -83,8 +83,7 @@ def forget_ends(queue: QueueKeys, ends: Sequence[tuple[bytes, bytes]]) -> Operat
     return script("forget_ends", (queue.workflow_notes,), args, replies.integer)
 
 
-@dataclass(slots=True)
-class StepToSend:
+class StepToSend(Struct):
     """A step to store in another queue, as arguments of scripts."""
 
     member: bytes
@@ -135,8 +134,7 @@ def record_target(home: QueueKeys, workflow_keys: Sequence[str], *, target: str)
     return script("record_target", keys, args, lambda reply: [replies.shown(each) for each in reply])
 
 
-@dataclass(slots=True)
-class FollowedSteps:
+class FollowedSteps(Struct):
     """Answer of `follow_failed`.
 
     Attributes:

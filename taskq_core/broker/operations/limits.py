@@ -4,9 +4,10 @@ A slot is one limit with one key, for example `per_customer` with customer 7. It
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import NOW, Argument, Operation, command, escape_pattern, run_owner, script
@@ -33,8 +34,7 @@ def claim(queue: QueueKeys, task_id: str, limit: str, *, owner: str, run: int) -
     return script("claim", keys, args, lambda reply: ClaimCode(str(int(reply))))
 
 
-@dataclass(slots=True)
-class AdmittedNow:
+class AdmittedNow(Struct):
     """Answer of `admit`: how many waiting tasks became pending, and when to call it again.
 
     Attributes:
@@ -69,8 +69,7 @@ def admit(queue: QueueKeys, *, owner: str, leader_ms: int, limit: int = ADMIT_MA
     return script("admit", keys, args, read)
 
 
-@dataclass(slots=True)
-class LimitsChecked:
+class LimitsChecked(Struct):
     """Result of one page of `check_limits`.
 
     Attributes:

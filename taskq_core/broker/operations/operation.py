@@ -1,7 +1,6 @@
 """`Operation`, one request to Redis as a value, and helpers and constants for all operations."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -34,8 +33,7 @@ BATCH_BYTES = 1 << 20
 """Bytes of messages after which no further task is added to a batch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Confirmation:
+class Confirmation(Struct, frozen=True):
     """Replicas or disks that must have a write before an operation succeeds.
 
     Attributes:

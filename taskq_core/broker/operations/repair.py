@@ -1,9 +1,10 @@
 """Find and repair damage: states in Redis that no operation of taskq produces."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import NOW, Argument, Operation, command, escape_pattern, script
@@ -46,8 +47,7 @@ def structures(queue: QueueKeys) -> dict[str, str]:
     }
 
 
-@dataclass(slots=True)
-class Probed:
+class Probed(Struct):
     """Answer of `probe`: Redis's time (Unix ns), numbers of pending and active tasks, and the wrong types by key."""
 
     now_ns: int
@@ -90,8 +90,7 @@ def list_aggregation_sets(queue: QueueKeys, *, skip: int, count: int = 200) -> O
     return command("list_aggregation_sets", ("ZRANGE", queue.aggregation_sets, skip, skip + count - 1), replies.names)
 
 
-@dataclass(slots=True)
-class Listed:
+class Listed(Struct):
     """Answer of `check_listed`: ids whose task does not belong there, and the cursor of the next call.
 
     Attributes:
@@ -145,8 +144,7 @@ class Place(StrEnum):
     """Unknown: the state is stored in a list, and the scan does not search lists."""
 
 
-@dataclass(slots=True)
-class CheckedTask:
+class CheckedTask(Struct):
     """A task found by the scan over all keys.
 
     Attributes:
@@ -164,8 +162,7 @@ class CheckedTask:
     place: Place
 
 
-@dataclass(slots=True)
-class Checked:
+class Checked(Struct):
     """Answer of `check_stored`: the tasks that were found, damaged locks and sets, and the cursor of the next call.
 
     Attributes:
@@ -245,8 +242,7 @@ def relock(queue: QueueKeys, locks: Sequence[str], tasks: Sequence[str], *, repa
     return script("relock", keys, args, replies.names)
 
 
-@dataclass(frozen=True, slots=True)
-class Suspect:
+class Suspect(Struct, frozen=True):
     """A task that may be damaged.
 
     Attributes:
@@ -266,8 +262,7 @@ class Suspect:
     diagnosis: str = ""
 
 
-@dataclass(slots=True)
-class RepairedTask:
+class RepairedTask(Struct):
     """Result of the diagnosis of one task.
 
     Attributes:

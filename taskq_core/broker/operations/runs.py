@@ -1,10 +1,11 @@
 """Requests of a worker for the tasks that it runs: dequeue them, extend their leases, settle their runs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import groupby
 from typing import Any
+
+from msgspec import Struct, field
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import (
@@ -24,8 +25,7 @@ from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys
 
 
-@dataclass(slots=True)
-class Dequeued:
+class Dequeued(Struct):
     """Answer of `dequeue`: the tasks that the worker now holds.
 
     Attributes:
@@ -159,8 +159,7 @@ class SettleCode(StrEnum):
     SEND_AGAIN = "2"
 
 
-@dataclass(slots=True)
-class Settlement:
+class Settlement(Struct):
     """The end of one run.
 
     Attributes:
@@ -245,8 +244,7 @@ def _settle_keys(queue: QueueKeys) -> tuple[str, ...]:
     return (queue.active, queue.lease, queue.pending, queue.completed, queue.retry, queue.archived, queue.wake)
 
 
-@dataclass(slots=True)
-class Extended:
+class Extended(Struct):
     """Answer of `extend_leases`: Redis's time (Unix ns), and for each task whether this worker still owns it."""
 
     now_ns: int

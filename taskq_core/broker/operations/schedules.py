@@ -1,9 +1,10 @@
 """Requests of a scheduler: read and advance the marks of entries, enqueue their tasks, publish entries and history."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
@@ -26,8 +27,7 @@ HISTORY_MAX = 1000
 """Maximum number of firings in the history of an entry, as in Asynq."""
 
 
-@dataclass(slots=True)
-class Mark:
+class Mark(Struct):
     """How far the firings of an entry have been processed, in Unix seconds.
 
     Attributes:
@@ -39,8 +39,7 @@ class Mark:
     enqueued_s: int | None
 
 
-@dataclass(slots=True)
-class Adopted:
+class Adopted(Struct):
     """Result of `adopt`: Redis's time (Unix ns) and the mark of each entry."""
 
     now_ns: int
@@ -75,8 +74,7 @@ class TickCode(StrEnum):
     EARLY = "e"
 
 
-@dataclass(slots=True)
-class Tick:
+class Tick(Struct):
     """A firing of an entry.
 
     Attributes:
@@ -94,8 +92,7 @@ class Tick:
     run_key: str = ""
 
 
-@dataclass(slots=True)
-class Ticked:
+class Ticked(Struct):
     """Result of `tick`: Redis's time (Unix ns) and one `TickCode` character per firing."""
 
     now_ns: int
@@ -117,8 +114,7 @@ def tick(queue: QueueKeys, ticks: Sequence[Tick], slot: ReceiptSlot) -> Operatio
     return script("tick", keys, args, lambda reply: Ticked(int(reply[0]), replies.text(reply[1])))
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
+class Ran(Struct, frozen=True):
     """Tasks that an entry has enqueued since the last report: their number, and the last firing (Unix s)."""
 
     run_key: str

@@ -1,9 +1,10 @@
 """Requests of a worker's services: forward, recover, clean, elect leaders, wait for tasks, publish presence."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
+
+from msgspec import Struct
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import (
@@ -26,8 +27,7 @@ LOOKOUT = "lookout"
 """Name of the leader lease that one taskq worker of each served queue always holds."""
 
 
-@dataclass(slots=True)
-class Forwarded:
+class Forwarded(Struct):
     """Answer of `forward`: Redis's time (Unix ns), whether this worker leads, number of moved tasks and dropped ids."""
 
     now_ns: int
@@ -52,8 +52,7 @@ def forward(queue: QueueKeys, *, owner: str, leader_ms: int, limit: int = 100) -
     )
 
 
-@dataclass(slots=True)
-class ExpiredTask:
+class ExpiredTask(Struct):
     """A task whose lease has expired.
 
     Attributes:
@@ -74,8 +73,7 @@ class ExpiredTask:
     has_start_mark: bool = True
 
 
-@dataclass(slots=True)
-class Expired:
+class Expired(Struct):
     """Redis's time (Unix ns), the tasks whose lease has expired, and whether more of them may follow."""
 
     now_ns: int
@@ -116,8 +114,7 @@ LEASES_LOOKED_AT = 200
 """Approximate number of leases that one call of `list_held` reads."""
 
 
-@dataclass(slots=True)
-class Held:
+class Held(Struct):
     """Answer of `list_held`: the next cursor ("0" at the end), and the tasks of the worker among the leases read."""
 
     cursor: str
@@ -147,8 +144,7 @@ class Verdict(StrEnum):
     DROP = "x"
 
 
-@dataclass(slots=True)
-class Recovery:
+class Recovery(Struct):
     """The decision on one task of a lost worker.
 
     Attributes:

@@ -1,9 +1,10 @@
 """The record of a task's steps: read and write it, send signals, and read what the task emits. See `_steps.lua`."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import uuid4
+
+from msgspec import Struct
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import NOW, Argument, Confirmation, Operation, run_owner, script
@@ -26,8 +27,7 @@ Record = dict[str, bytes]
 """The fields of the record of a task's steps, see `_steps.lua`."""
 
 
-@dataclass(slots=True)
-class Refusal:
+class Refusal(Struct):
     """Answer of a script that refused a write of a run.
 
     Attributes:
@@ -37,8 +37,7 @@ class Refusal:
     is_lost: bool
 
 
-@dataclass(slots=True)
-class LoadedSteps:
+class LoadedSteps(Struct):
     """Answer of `load_steps`: Redis's time in Unix ms, and the record."""
 
     now_ms: int
@@ -79,8 +78,7 @@ def load_steps(
     return _fenced("load_steps", keys, args, lambda reply: LoadedSteps(int(reply[0]), replies.shown_fields(reply[1])))
 
 
-@dataclass(slots=True)
-class Output:
+class Output(Struct):
     """Values that a run emitted, for one request.
 
     Attributes:
@@ -171,8 +169,7 @@ def read_steps(queue: QueueKeys, task_id: str) -> Operation[Record]:
     return script("read_steps", keys, (), lambda reply: replies.shown_fields(reply) if reply else {})
 
 
-@dataclass(slots=True)
-class EmittedValue:
+class EmittedValue(Struct):
     """A value that a task emitted, as stored.
 
     Attributes:
@@ -188,8 +185,7 @@ class EmittedValue:
     data: bytes
 
 
-@dataclass(slots=True)
-class StreamPage:
+class StreamPage(Struct):
     """Answer of `read_stream`: the state of the task ("" if it does not exist), and the next values."""
 
     state: str

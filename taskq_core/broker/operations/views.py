@@ -1,11 +1,11 @@
 """Read tasks and counts of queues, and withdraw a task."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import date
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
+from msgspec import Struct, field
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.limits import WAITING_SCORE_S
@@ -14,8 +14,7 @@ from taskq_core.errors import BrokerReplyError
 from taskq_core.wire import QueueKeys, TaskState
 
 
-@dataclass(slots=True)
-class StoredTask:
+class StoredTask(Struct):
     """One task as Redis stores it.
 
     Attributes:
@@ -169,8 +168,7 @@ def _pending_ms(state: TaskState, since_ns: bytes) -> int | None:
     return int(since_ns) // 1_000_000 if since_ns.isdigit() and state is TaskState.PENDING else None
 
 
-@dataclass(slots=True)
-class Page:
+class Page(Struct):
     """A page of tasks in one state, and the number of all of them."""
 
     size: int
@@ -205,8 +203,7 @@ def list_tasks(
     return script("list_tasks", (key,), args, read)
 
 
-@dataclass(slots=True)
-class QueueCounts:
+class QueueCounts(Struct):
     """Counts of one queue.
 
     Attributes:
@@ -312,8 +309,7 @@ class ScanPlace(NamedTuple):
 SCAN_START = ScanPlace()
 
 
-@dataclass(slots=True)
-class Scan:
+class Scan(Struct):
     """Tasks that `scan_tasks` has read, and the position after each.
 
     Attributes:

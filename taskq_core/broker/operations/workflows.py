@@ -1,10 +1,10 @@
 """Workflows: store them, start their steps, and read their state."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.new_tasks import ReceiptSlot, StoreCode
@@ -187,8 +187,7 @@ def read_results(
     return command("read_results", ("HMGET", key, *range(first, first + count)), list)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredWorkflow:
+class StoredWorkflow(Struct, frozen=True):
     """A workflow in a list, as Redis stores it.
 
     Attributes:
@@ -212,8 +211,7 @@ class StoredWorkflow:
     steps_failed: int
 
 
-@dataclass(frozen=True, slots=True)
-class StoredWorkflows:
+class StoredWorkflows(Struct, frozen=True):
     """Some workflows of a home queue, and the numbers of all its running and ended workflows.
 
     Attributes:
@@ -246,8 +244,7 @@ def list_workflows(queue: QueueKeys, *, which: str = "b", skip: int = 0, count: 
     return script("list_workflows", keys, args, read)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredMember:
+class StoredMember(Struct, frozen=True):
     """A member of a group, as Redis stores it.
 
     Attributes:
@@ -269,8 +266,7 @@ class StoredMember:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class StoredStep:
+class StoredStep(Struct, frozen=True):
     """Result of a step, and some members of a group, as Redis stores them.
 
     Attributes:

@@ -6,10 +6,10 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
 
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from taskq_core.broker.operations import diagnosis, new_tasks, outbox, workflows
@@ -65,8 +65,7 @@ _CONTROLS = re.compile(f"{EXPIRES}|{PRIORITY}".encode())
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
-class Delivered:
+class Delivered(Struct):
     """Outcome of one call of `Delivery.deliver`.
 
     Attributes:

@@ -1,8 +1,9 @@
 """The interface of an outbox: rows of waiting tasks and parts of workflows, and their table. Adapters implement it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, Self
+
+from msgspec import Struct
 
 from taskq_core.broker.operations.new_tasks import NewTask
 from taskq_core.broker.operations.operation import Confirmation
@@ -12,8 +13,7 @@ from taskq_core.tasks.limits import limit_of
 from taskq_core.wire import TaskState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutboxRow:
+class OutboxRow(Struct, frozen=True, kw_only=True):
     """A task, or a part of a workflow, that waits in a database.
 
     Attributes:
@@ -91,8 +91,7 @@ class OutboxRow:
         return task_info(StoredTask(task.task_id, state, task.message, b"", task.start_at_s))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutboxFigures:
+class OutboxFigures(Struct, frozen=True, kw_only=True):
     """Number of waiting rows, and the age of the oldest row in seconds (None if there are no rows)."""
 
     waiting: int
