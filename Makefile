@@ -4,6 +4,8 @@
 PYTHON ?=
 # Extra arguments of pytest:  make test ARGS="tests/taskq_django -k commit"
 ARGS ?=
+# Commit whose cost per task is compared with that of the current files:  make bench-check BASE=HEAD
+BASE ?= HEAD^
 # Test processes that run at the same time.
 JOBS ?= 2
 
@@ -13,7 +15,7 @@ lint_python = python=$$(sh scripts/environment.sh lint) &&
 docs_python = python=$$(sh scripts/environment.sh docs) &&
 
 .PHONY: help demo test processes topologies browser model docs soak test-all nightly mutants ci fuzz soak-mutants \
-	bench bench-peers site screenshots format lint types clean
+	bench bench-check bench-peers site screenshots format lint types clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -65,6 +67,9 @@ mutants: ## check that the tests detect each of many deliberate errors in taskq 
 
 bench: ## measure the speed, print a table and write JSON (minutes); ARGS="--aims" compares with the aims
 	@$(run_python) exec "$$python" -m benchmarks $(ARGS)
+
+bench-check: ## compare the instructions per task with the parent commit, and fail from 5 % more (2 minutes); BASE=REV
+	@$(run_python) exec "$$python" -m benchmarks.check "$(BASE)"
 
 bench-peers: ## compare taskq with other task queues, which are installed from PyPI and npm (20 minutes)
 	@$(run_python) exec "$$python" -m benchmarks --peers $(ARGS)
