@@ -39,10 +39,10 @@ def measure(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """A function that sets how much a task in the current tree costs, in percent of what it did before."""
 
     def change(percent: float) -> None:
-        def measured(self: Meter, trees: Sequence[Path], names: Sequence[str]) -> list[Costs]:
+        def measured(self: Meter, trees: Sequence[Path], names: Sequence[str]) -> tuple[Costs, Costs]:
             texts = [(tree / check.PACKAGE / "module.py").read_text() for tree in trees]
             assert texts == ["# second", "# first"]
-            return [{key: cost * percent / 100 for key, cost in BEFORE.items()}, BEFORE]
+            return {key: cost * percent / 100 for key, cost in BEFORE.items()}, BEFORE
 
         monkeypatch.setattr(Meter, "measure", measured)
 
@@ -110,7 +110,7 @@ def test_only_a_base_on_which_the_jobs_do_not_run_is_not_compared(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(self: Meter, trees: Sequence[Path], names: Sequence[str]) -> list[Costs]:
+    def fail(self: Meter, trees: Sequence[Path], names: Sequence[str]) -> tuple[Costs, Costs]:
         raise JobsFailedError(trees[broken], "ImportError: no name")
 
     monkeypatch.setattr(Meter, "measure", fail)
@@ -120,6 +120,16 @@ def test_only_a_base_on_which_the_jobs_do_not_run_is_not_compared(
     output = capsys.readouterr().out
     assert output.startswith("ImportError: no name")
     assert ("NOT COMPARED" in output) is (status == 0)
+
+
+def test_without_valgrind_a_loss_counts_only_if_each_pair_shows_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    now, before, key = tmp_path / "now", tmp_path / "before", ("enqueue", "taskq")
+    costs = {now: iter([130.0, 140.0, 110.0, 150.0, 160.0]), before: iter([100.0] * 5)}
+    monkeypatch.setattr(Meter, "_measure", lambda self, tree, names: {key: next(costs[tree])})
+
+    assert Meter(None).measure((now, before), ["enqueue"]) == ({key: 110.0}, {key: 100.0})
 
 
 @pytest.mark.nightly
