@@ -1,8 +1,8 @@
 """Measure what a network between taskq and Redis costs, and what TLS costs: `python -m benchmarks.network`.
 
 A relay delays all bytes, so that each request and its reply need the given round trip. The table shows tasks per second
-and their share of a limit. The limit follows from the rate without the relay, measured in the same round, and from the
-round trip, measured with PINGs:
+and their share of a limit. The limit follows from the rate through the relay without a delay, so that it contains the
+relay's own work, and from the additional round trip, which PINGs measure:
 
 - A worker that fetches no task before a slot is free can settle and fetch in one round trip. So each slot ends one task
   in a round trip plus `slots / local rate`.
@@ -61,7 +61,7 @@ class Row:
     in_flight: int | None
 
     def limit(self, trip_s: float, local_rate: float) -> float:
-        """Return the limit of the rate in tasks per second."""
+        """Return the limit of the rate in tasks per second, with an additional round trip."""
         if self.in_flight is None:
             return local_rate
         return self.in_flight / (trip_s + self.in_flight / local_rate)
@@ -95,16 +95,18 @@ def _redis() -> Iterator[RedisServer]:
 
 
 def _delays(server: RedisServer) -> Table:
-    """Measure all rows once, without the relay and with each round trip."""
+    """Measure all rows once, without a delay and with each round trip."""
     table: Table = {}
     for row in ROWS:
         server.flushall()
-        local = row.measure(server.url, row.local_count)
+        with on(placements()["apart"].redis), delayed(server.url, 0) as url:
+            least_s = round_trip_s(url)
+            local = row.measure(url, row.local_count)
         table[row.title] = [(local, 1.0)]
         for trip_ms in ROUND_TRIPS_MS:
             server.flushall()
             with on(placements()["apart"].redis), delayed(server.url, trip_ms) as url:
-                limit = row.limit(round_trip_s(url), local)
+                limit = row.limit(round_trip_s(url) - least_s, local)
                 rate = row.measure(url, max(200, round(limit * SECONDS)))
             table[row.title].append((rate, rate / limit))
     return table

@@ -53,6 +53,7 @@ def with_telemetry(setting: Setting, collector: str) -> Setting:
     environment = {
         **setting.environment,
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
+        "OTEL_LOGS_EXPORTER": "none",  # no peer exports the lines of its log
         "OTEL_BSP_SCHEDULE_DELAY": "200",  # ms, so that the last spans do not wait
         "OTEL_BSP_MAX_QUEUE_SIZE": str(1 << 20),  # all spans have room and are exported
     }
