@@ -1,4 +1,4 @@
-"""Find the queues of a worker that have keys of one kind, with one command while none of them has such a key.
+"""Find the queues of a worker that have keys of one kind. If no queue has such a key, this takes one command.
 
 Without this, each service would ask Redis for each queue, and the commands of an idle worker would grow with its
 queues.

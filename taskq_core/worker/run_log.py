@@ -60,13 +60,13 @@ class RunLog:
         """The template of their lines."""
 
     def completed(self, run: Run, duration_s: float) -> None:
-        """Log the success of a run. Never raises, even if nobody reads the pipe of the log."""
+        """Log the success of a run. Never raises, even if the log is a broken pipe."""
         handler = self._lines
         if handler is None:
             if not logger.isEnabledFor(logging.INFO):
                 return
             handler = self._open_lines()
-        # A record escapes unprintable characters. Added lines contain values as they are.
+        # A record escapes unprintable characters, and an added line does not.
         if handler is None or not run.task_id.isprintable() or not run.name.isprintable():
             self.ended(run, Outcome.COMPLETED, duration_s)
             return
