@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from taskq_core.broker.operations.workflows import OPENING_S
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leases:
@@ -62,8 +64,11 @@ class Profile:
     calm_s: float = 3.0
     """Seconds without a fault between two rounds of faults."""
     warm_up_s: float = 5.0
-    rest_s: float = 40.0
-    """Maximum seconds to wait until the queues are idle after the load."""
+    rest_s: float = OPENING_S + 30.0
+    """Maximum seconds to wait until the queues are idle after the load.
+
+    If a client died while it added members to a group, the group accepts members for another `OPENING_S` seconds.
+    """
     store: str = "one"
     """Kind of Redis: `one`, `sentinel` or `cluster`, see `stores`."""
     replicated: bool = False
