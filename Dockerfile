@@ -13,10 +13,14 @@ RUN pip install --no-deps --require-hashes -r build-requirements.txt \
     && /venv/bin/pip install --no-deps --require-hashes -r requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY taskq_core taskq_core
+COPY taskq_dashboard taskq_dashboard
 COPY taskq_django taskq_django
+COPY taskq_exporter taskq_exporter
 COPY taskq_fastapi taskq_fastapi
+COPY taskq_migrate taskq_migrate
 COPY taskq_pydantic_ai taskq_pydantic_ai
 COPY taskq_sqlalchemy taskq_sqlalchemy
+COPY taskq_terminal taskq_terminal
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /venv/bin/pip install --no-deps --no-index /wheels/*.whl \
     && /venv/bin/pip check

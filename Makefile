@@ -4,6 +4,8 @@
 PYTHON ?=
 # Extra arguments of pytest:  make test ARGS="tests/taskq_django -k commit"
 ARGS ?=
+# Test only one package:  make test PART=core   (or dashboard, django, exporter, fastapi, migrate, ...)
+PART ?=
 # Commit whose cost per task is compared with that of the current files:  make bench-check BASE=HEAD
 BASE ?= HEAD^
 # Test processes that run at the same time.
@@ -14,7 +16,9 @@ run_python = python=$$(sh scripts/environment.sh run) &&
 lint_python = python=$$(sh scripts/environment.sh lint) &&
 docs_python = python=$$(sh scripts/environment.sh docs) &&
 
-.PHONY: help demo test processes topologies browser model docs soak test-all nightly mutants ci fuzz soak-mutants \
+tests_of_part = $(if $(PART),$(or $(wildcard tests/taskq_$(PART)),$(error PART=$(PART): there is no folder tests/taskq_$(PART))) $(if $(filter core,$(PART)),tests/conformance))
+
+.PHONY: help demo test without-add-ons processes topologies browser model docs soak test-all nightly mutants ci fuzz soak-mutants \
 	bench bench-check bench-peers site screenshots format lint types clean
 
 help: ## show this list
@@ -24,7 +28,10 @@ demo: ## run the example: a Django site, a FastAPI app and a worker on a private
 	@$(run_python) exec "$$python" -m example_project.demo $(ARGS)
 
 test: ## run the tests that every change must pass (4 minutes on two cores)
-	@$(run_python) exec "$$python" -m pytest -n $(JOBS) --durations 10 $(ARGS)
+	@$(run_python) exec "$$python" -m pytest -n $(JOBS) --durations 10 $(tests_of_part) $(ARGS)
+
+without-add-ons: ## test copies of the project from which add-ons were deleted (5 minutes); ARGS="--whole" runs all tests each time
+	@$(run_python) exec "$$python" scripts/without_add_ons.py --jobs $(JOBS) $(ARGS)
 
 processes: ## test with real processes that are killed, stopped, deployed and restarted (7 minutes)
 	@$(run_python) exec "$$python" -m pytest -n 4 tests/processes $(ARGS)
@@ -78,7 +85,7 @@ site: ## build the documentation site in build/site, and check its links
 	@$(docs_python) exec "$$python" -m scripts.docs $(ARGS)
 
 screenshots: ## take the pictures in docs/images again; needs Chromium
-	@$(run_python) exec "$$python" -m pytest -q tests/browser/admin/pictures.py tests/browser/dashboard/pictures.py tests/taskq_core/cli/terminal/pictures.py $(ARGS)
+	@$(run_python) exec "$$python" -m pytest -q tests/browser/admin/pictures.py tests/browser/dashboard/pictures.py tests/taskq_terminal/pictures.py $(ARGS)
 
 format: ## format the code, and fix simple lint errors
 	@$(lint_python) "$$python" -m ruff check --fix --quiet . ; "$$python" -m ruff format .

@@ -14,7 +14,7 @@ from httpx import ASGITransport, AsyncClient
 
 from benchmarks.inspecting import fill
 from taskq_core import TaskQ
-from taskq_fastapi.dashboard import taskq_dashboard
+from taskq_dashboard import taskq_dashboard
 
 PAGES: Mapping[str, str] = {
     "queues": "/",

@@ -15,10 +15,14 @@ ROOT = Path(__file__).resolve().parent.parent
 SUITE = (
     "tests/conformance",
     "tests/taskq_core",
+    "tests/taskq_dashboard",
     "tests/taskq_django",
+    "tests/taskq_exporter",
     "tests/taskq_fastapi",
+    "tests/taskq_migrate",
     "tests/taskq_pydantic_ai",
     "tests/taskq_sqlalchemy",
+    "tests/taskq_terminal",
 )
 LEAST_TIMEOUT_S = 30
 """Shortest allowed timeout. On a busy machine, any step may take nearly as long."""

@@ -25,7 +25,17 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("taskq_core", "taskq_django", "taskq_fastapi", "taskq_pydantic_ai", "taskq_sqlalchemy")
+PACKAGES = (
+    "taskq_core",
+    "taskq_dashboard",
+    "taskq_django",
+    "taskq_exporter",
+    "taskq_fastapi",
+    "taskq_migrate",
+    "taskq_pydantic_ai",
+    "taskq_sqlalchemy",
+    "taskq_terminal",
+)
 EXTRAS = "django,fastapi,dashboard,dash,sqlalchemy,otel,embedded,exporter"
 KEPT = {".py", ".pyi", ".lua", ".proto", ".html", ".css", ".tcss", ".js", ".svg", ".txt", ".po", ".mo", ".typed"}
 """Suffixes of the files that belong in the wheel."""
@@ -47,14 +57,14 @@ IMPORTS = {
     "": "taskq_core, taskq_core.cli.command, taskq_core.worker, taskq_core.inspector, taskq_core.scheduler",
     "django": "taskq_django, taskq_django.testing, taskq_django.mail",
     "fastapi": "taskq_fastapi, taskq_fastapi.api",
-    "dashboard": "taskq_fastapi.dashboard, taskq_fastapi.dashboard.serving, uvicorn",
-    "dash": "taskq_core.cli.terminal.app",
+    "dashboard": "taskq_dashboard, taskq_dashboard.serving, uvicorn",
+    "dash": "taskq_terminal.app",
     "sqlalchemy": "taskq_sqlalchemy",
     "pydantic-ai": "taskq_pydantic_ai",
     "otel": "opentelemetry.sdk.trace, opentelemetry.exporter.otlp.proto.http, taskq_core.telemetry.configure",
     "embedded": "taskq_core.broker.embedded",
-    "exporter": "taskq_core.cli.exporter, prometheus_client",
-    "migrate": "taskq_core.migrate",
+    "exporter": "taskq_exporter, taskq_exporter.command",
+    "migrate": "taskq_migrate",
     "testing": "taskq_core.testing, fakeredis",
 }
 """Modules to import with only the requirements of an extra, by extra. "": only the requirements of the core."""
@@ -157,7 +167,7 @@ def check_contents(wheel: Path) -> list[str]:
     needed = {f"{package}/py.typed" for package in PACKAGES} | {
         "taskq_core/broker/lua/enqueue.lua",
         "taskq_django/locale/zh_Hans/LC_MESSAGES/django.mo",
-        "taskq_fastapi/dashboard/locale/zh_Hans/LC_MESSAGES/dashboard.mo",
+        "taskq_dashboard/locale/zh_Hans/LC_MESSAGES/dashboard.mo",
     }
     problems = [f"missing in the wheel: {name}" for name in sorted((source | needed) - inside)]
     problems += [

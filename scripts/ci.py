@@ -17,7 +17,17 @@ ROOT = Path(__file__).resolve().parent.parent
 TOOLS = Path(sys.executable).parent
 NOT_DONE = 77
 """Exit status of a check that could not be made, as in Automake."""
-PACKAGES = ("taskq_core", "taskq_django", "taskq_fastapi", "taskq_pydantic_ai", "taskq_sqlalchemy")
+PACKAGES = (
+    "taskq_core",
+    "taskq_dashboard",
+    "taskq_django",
+    "taskq_exporter",
+    "taskq_fastapi",
+    "taskq_migrate",
+    "taskq_pydantic_ai",
+    "taskq_sqlalchemy",
+    "taskq_terminal",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "tests" / "golden" / "public_api.json"
 ROOMS = {
     "taskq_core": None,
+    "taskq_core.cli.plugin": None,
+    "taskq_core.inspector": None,
     "taskq_core.testing": None,
     "taskq_core.workflow": None,
 }
@@ -37,13 +39,15 @@ def describe_all() -> dict[str, Any]:
 
 
 def describe(thing: Any) -> Any:
-    """Return the public parts of a class or function: bases and members, or the signature."""
+    """Return the public parts of a class or function: bases and members, or the signature. For a constant, its type."""
     if inspect.isclass(thing):
         members: dict[str, Any] = {}
         ours = [each for each in reversed(thing.__mro__) if each.__module__.partition(".")[0] == "taskq_core"]
         for each in ours:
             members.update(_members(_definition(each)))
         return {"bases": [each.__name__ for each in thing.__bases__], "members": dict(sorted(members.items()))}
+    if not inspect.isfunction(thing):
+        return {"type": type(thing).__name__}
     node = _definition(thing)
     assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     return _signature(node)

@@ -116,9 +116,9 @@ def fastapi() -> None:
 
 async def dashboard() -> None:
     """Request pages and files of the web dashboard without a test client, whose packages are not installed."""
-    from taskq_fastapi.dashboard import taskq_dashboard
-    from taskq_fastapi.dashboard.assets import Assets
-    from taskq_fastapi.dashboard.serving import local_app
+    from taskq_dashboard import taskq_dashboard
+    from taskq_dashboard.assets import Assets
+    from taskq_dashboard.serving import local_app
 
     local_app(TaskQ(), read_only=True)
     taskq = TaskQ("unix:///nowhere/at/all.sock")
@@ -132,7 +132,7 @@ async def dashboard() -> None:
 
 async def terminal() -> None:
     """Draw the terminal dashboard once, with its style sheet, for a Redis that does not run."""
-    from taskq_core.cli.terminal.app import DashApp
+    from taskq_terminal.app import DashApp
 
     app = DashApp(TaskQ("unix:///nowhere/at/all.sock", enqueue_timeout=0.1))
     async with app.run_test(size=(80, 24)) as pilot:

@@ -28,7 +28,6 @@ from jinja2.ext import GETTEXT_FUNCTIONS, extract_from_ast
 from taskq_core.inspector import QueueStatus
 from taskq_core.wire import TaskState
 from taskq_core.workflow import StepState, WorkflowState
-from taskq_fastapi.dashboard import Role
 
 ROOT = Path(__file__).parents[1]
 LANGUAGES = ("zh_Hans",)
@@ -76,6 +75,15 @@ class Domain:
         return self.folder / "locale" / language / "LC_MESSAGES" / f"{self.name}.po"
 
 
+def _roles() -> tuple[StrEnum, ...]:
+    """Return the roles of users of the dashboard, () without this add-on."""
+    try:
+        from taskq_dashboard import Role
+    except ModuleNotFoundError:
+        return ()
+    return tuple(Role)
+
+
 _DJANGOS = Marks("django.utils.translation", _PARTS | {f"{name}_lazy": parts for name, parts in _PARTS.items()})
 _OURS = Marks(
     "taskq_core.settings.language",
@@ -99,9 +107,9 @@ ADMIN = Domain(
 )
 DASHBOARD = Domain(
     name="dashboard",
-    folder=ROOT / "taskq_fastapi" / "dashboard",
-    sources=((ROOT / "taskq_core", _OURS), (ROOT / "taskq_fastapi", _OURS)),
-    words={**_STATES, "role": tuple(Role)},
+    folder=ROOT / "taskq_dashboard",
+    sources=tuple((ROOT / name, _OURS) for name in ("taskq_core", "taskq_dashboard", "taskq_fastapi")),
+    words={**_STATES, "role": _roles()},
     is_jinja=True,
 )
 DOMAINS = (ADMIN, DASHBOARD)

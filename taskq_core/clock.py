@@ -76,6 +76,11 @@ class RedisClock:
         return self._clock.monotonic() + self._offset
 
 
+def utc_now() -> datetime:
+    """Return the current time as an aware `datetime` in UTC."""
+    return utc_datetime(SYSTEM_CLOCK.time())
+
+
 def utc_datetime(unix_s: float) -> datetime:
     """Convert Unix seconds to an aware datetime in UTC."""
     return datetime.fromtimestamp(unix_s, tz=UTC)

@@ -16,6 +16,7 @@ MODULES = (
     "taskq_core",
     "taskq_core.workflow",
     "taskq_core.inspector",
+    "taskq_core.cli.plugin",
     "taskq_core.worker",
     "taskq_core.scheduler",
     "taskq_core.tasks.middleware",
@@ -26,6 +27,10 @@ MODULES = (
     "taskq_django.signals",
     "taskq_django.testing",
     "taskq_fastapi",
+    "taskq_dashboard",
+    "taskq_exporter",
+    "taskq_exporter.django",
+    "taskq_exporter.fastapi",
     "taskq_pydantic_ai",
     "taskq_sqlalchemy",
 )
@@ -35,7 +40,14 @@ _SPOKEN = ("__call__", "__len__", "__getitem__", "__iter__", "__or__")
 def pages(root: Path) -> dict[str, str]:
     """Return the pages in Markdown by their path in the documentation."""
     loader = griffe.GriffeLoader(search_paths=[root], docstring_parser=griffe.Parser.google)
-    for package in ("taskq_core", "taskq_django", "taskq_fastapi", "taskq_pydantic_ai", "taskq_sqlalchemy"):
+    for package in (
+        "taskq_core",
+        "taskq_django",
+        "taskq_fastapi",
+        "taskq_migrate",
+        "taskq_pydantic_ai",
+        "taskq_sqlalchemy",
+    ):
         loader.load(package)
     loader.resolve_aliases(external=False)
     return {f"reference/api/{name}.md": _module(loader.modules_collection[name], name) for name in MODULES}

@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 from collections import UserDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -181,15 +181,42 @@ class LazyCommands(UserDict[str, Any]):
 
     A value is the command, or the names of modules of this package, separated by spaces. The command is the variable
     with its name in the first module. The other modules add subcommands to it when they are imported.
+
+    The commands of other packages follow. They are looked up only if a command is not known, or if all are listed.
     """
 
+    _has_added = False
+
     def __getitem__(self, name: str) -> click.Command:
+        if name not in self.data:
+            self._add()
         known = self.data[name]
         if isinstance(known, str):
             first, *_ = [importlib.import_module(f"taskq_core.cli.{module}") for module in known.split()]
             self.data[name] = known = getattr(first, name)
+        elif not isinstance(known, click.Command):
+            from taskq_core.cli.added import load_command
+
+            self.data[name] = known = load_command(known)
         command: click.Command = known
         return command
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.data or (self._add() and name in self.data)
+
+    def __iter__(self) -> Iterator[str]:
+        self._add()
+        return super().__iter__()
+
+    def _add(self) -> bool:
+        """Look up the commands of other packages. Return False if that was done before."""
+        if self._has_added:
+            return False
+        from taskq_core.cli.added import added_commands
+
+        self.data.update(added_commands(frozenset(self.data)))
+        self._has_added = True
+        return True
 
 
 class Root(Group):

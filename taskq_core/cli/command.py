@@ -36,7 +36,6 @@ exit status:
 
 TOOLS: Mapping[str, str] = {
     "stats": "stats",
-    "dash": "dash",
     "queue": "queue past",
     "task": "task change enqueue bulk",
     "group": "queue",
@@ -48,16 +47,10 @@ TOOLS: Mapping[str, str] = {
     "health": "health",
     "explain": "explain",
     "acl": "acl",
-    "migrate": "migrate",
     "version": "command",
 }
 """The modules of each command, by the name of the command. See `LazyCommands`."""
-SERVICES: Mapping[str, str] = {
-    "worker": "worker",
-    "scheduler": "scheduler",
-    "dashboard": "dashboard",
-    "exporter": "exporter",
-}
+SERVICES: Mapping[str, str] = {"worker": "worker", "scheduler": "scheduler"}
 """The modules of the console's long-running commands."""
 
 
@@ -76,7 +69,7 @@ def make_root(services: Mapping[str, click.Command | str], *, is_hosted: bool = 
     """Return the root command.
 
     Args:
-        services: The long-running commands, or their modules: worker, scheduler, dashboard, exporter.
+        services: The long-running commands, or their modules: worker and scheduler.
         is_hosted: Whether the command runs inside a framework, which sets the Redis URL and has no shell completion.
     """
     return Root(

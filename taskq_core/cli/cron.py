@@ -2,39 +2,20 @@
 
 import json
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import click
 
 from taskq_core.cli.base import Group, each_command, for_each
+from taskq_core.cli.columns import EVENTS, entry_columns
 from taskq_core.cli.documents import document
 from taskq_core.cli.params import DURATION, QUEUE
-from taskq_core.cli.render import listed_bytes, shown_distance, shown_moment
 from taskq_core.cli.session import Session
-from taskq_core.cli.table import Column
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 
 cron = Group("cron", help="List, pause, resume, add and remove periodic tasks, and show their history.")
 _entries = click.argument("names", metavar="ENTRY...", nargs=-1, required=True)
-EVENTS = (
-    Column("Task", lambda each: each.task_id, whole=True, style="bold"),
-    Column("Enqueued at", lambda each: shown_moment(each.enqueued_at)),
-)
-"""Columns of the history of a schedule entry."""
-
-
-def entry_columns(now: datetime, *, hide: bool = False) -> list[Column]:
-    """Return the columns of a list of schedule entries. `hide` omits their payloads."""
-    return [
-        Column("Entry", lambda each: each.id, whole=True, style="bold"),
-        Column("Schedule", lambda each: each.schedule),
-        Column("Task", lambda each: each.name),
-        Column("Payload", lambda each: listed_bytes(each.payload, hide=hide), drop=3, style="quiet"),
-        Column("Options", lambda each: ", ".join(each.options) or "-", drop=2, style="quiet"),
-        Column("Next", lambda each: "paused" if each.is_paused else shown_distance(each.next_run_at, now), least=8),
-        Column("Previous", lambda each: shown_distance(each.previous_run_at, now), drop=1),
-    ]
 
 
 @cron.command("list", aliases=("ls",))

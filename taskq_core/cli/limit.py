@@ -3,22 +3,12 @@
 import click
 
 from taskq_core.cli.base import Group
+from taskq_core.cli.columns import LIMITS
 from taskq_core.cli.params import QUEUE
 from taskq_core.cli.session import Session
-from taskq_core.cli.table import Column
 
 limit = Group("limit", help="List the limits of tasks, and change them at run time.")
 _queue = click.option("-q", "--queue", required=True, type=QUEUE, help="queue of the limit")
-COLUMNS = (
-    Column("Kind", lambda each: each.kind, least=4),
-    Column("Name", lambda each: each.name or "the queue", style="bold"),
-    Column("Limit", lambda each: each.declared or "-", drop=3),
-    Column("Set to", lambda each: each.changed or "-", drop=1, style="warn"),
-    Column("Keys", lambda each: each.slots, right=True, drop=4),
-    Column("Held", lambda each: each.held, right=True, drop=2),
-    Column("Waiting", lambda each: each.waiting, right=True),
-)
-"""Columns of the table of limits."""
 
 
 @limit.command("list", aliases=("ls",))
@@ -27,7 +17,7 @@ COLUMNS = (
 def list_limits(session: Session, queue: str) -> None:
     """List the limits of a queue, with running and waiting tasks."""
     found = session.inspector.limits(queue)
-    session.output.listing("limits", found, COLUMNS, empty=f"no limits in {queue}", more={"queue": queue})
+    session.output.listing("limits", found, LIMITS, empty=f"no limits in {queue}", more={"queue": queue})
 
 
 @limit.command("set")

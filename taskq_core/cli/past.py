@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 import click
 
+from taskq_core.cli.columns import TYPES
 from taskq_core.cli.documents import document
 from taskq_core.cli.params import DURATION
 from taskq_core.cli.queue import names_argument, queue
@@ -37,17 +38,6 @@ _SAMPLES = (
     Column("MEMORY", lambda each: "-" if each.memory is None else shown_size(each.memory), right=True),
     Column("BUSY SLOTS", lambda each: shown_rate(each.utilisation), right=True),
 )
-TYPES = (
-    Column("Name", lambda each: each.name, style="bold"),
-    Column("Processed", lambda each: each.processed, right=True),
-    Column("Failed", lambda each: each.failed, right=True),
-    Column("Error rate", lambda each: shown_rate(each.error_rate), right=True),
-    Column("Mean", lambda each: shown_span(each.mean), right=True, drop=3),
-    Column("Median", lambda each: shown_span(each.median), right=True),
-    Column("95 %", lambda each: shown_span(each.p95), right=True, drop=1),
-    Column("99 %", lambda each: shown_span(each.p99), right=True, drop=2),
-)
-"""Columns of the table of task types."""
 
 
 @queue.command("history")

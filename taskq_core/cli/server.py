@@ -6,21 +6,15 @@ from typing import Any
 import click
 
 from taskq_core.cli.base import Group, confirm, yes_option
+from taskq_core.cli.columns import worker_queues
 from taskq_core.cli.documents import document
 from taskq_core.cli.render import shown_distance
 from taskq_core.cli.session import Session
 from taskq_core.cli.table import Column
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.codec.worker_requests import WorkerAction
-from taskq_core.inspector import WorkerProcess
 
 server = Group("server", help="List, quiet, resume, scale and stop running workers.")
-
-
-def worker_queues(worker: WorkerProcess) -> str:
-    """Return the queues of a worker with their weights."""
-    text = ",".join(f"{queue.name}={queue.weight}" for queue in worker.weights)
-    return f"{text} (strict)" if worker.strict_priority else text
 
 
 @server.command("list", aliases=("ls",))

@@ -1,17 +1,18 @@
 """`taskq stats`: show the tasks of all queues by state, today's runs, and facts about Redis."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import click
 
 from taskq_core.cli.base import FAILED, Command
+from taskq_core.cli.columns import store_facts
 from taskq_core.cli.documents import document
 from taskq_core.cli.queue import NO_QUEUES
-from taskq_core.cli.render import shown_moment, shown_per_s, shown_rate, shown_size, shown_span
+from taskq_core.cli.render import shown_per_s, shown_rate, shown_span
 from taskq_core.cli.session import Session
 from taskq_core.cli.table import Column
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
-from taskq_core.views import Dashboard, QueuesOverview, StoreRow, overview
+from taskq_core.views import Dashboard, QueuesOverview, overview
 
 _REDIS = (
     *("redis_version", "valkey_version", "uptime_in_seconds", "connected_clients"),
@@ -74,21 +75,3 @@ def _show(session: Session, found: QueuesOverview) -> None:
     out.heading("Today (UTC)")
     today = {"processed": str(found.processed_today), "failed": str(found.failed_today)}
     out.pairs({**today, "error rate": shown_rate(found.error_rate)})
-
-
-def store_facts(row: StoreRow, now: datetime) -> dict[str, str]:
-    """Return the known facts about the Redis server, by their labels."""
-    limit = f" of {shown_size(row.memory_limit)}" if row.memory_limit else ", no limit"
-    facts = {
-        "version": row.version,
-        "uptime": shown_span(row.uptime),
-        "connections": "-" if row.clients is None else f"{row.clients:,}",
-        "memory": "-" if row.memory is None else f"{shown_size(row.memory)}{limit}",
-        "memory peak": "-" if row.memory_peak is None else shown_size(row.memory_peak),
-        "fragmentation": "-" if row.fragmentation is None else f"{row.fragmentation:.2f}",
-        "replicas": "-" if row.replicas is None else f"{row.replicas:,}",
-        "last save": shown_moment(row.saved_at, now=now),
-        "changes since": "-" if row.changes_since_save is None else f"{row.changes_since_save:,}",
-        "user": row.user or "-",
-    }
-    return {name: value for name, value in facts.items() if value != "-"}

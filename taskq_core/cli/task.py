@@ -1,6 +1,6 @@
 """`taskq task`: list, find and inspect tasks. `change`, `bulk` and `enqueue` add the verbs that change tasks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,17 +8,17 @@ from typing import Any
 import click
 
 from taskq_core.cli.base import Group
+from taskq_core.cli.columns import task_columns, task_facts
 from taskq_core.cli.documents import INSPECTED, document
 from taskq_core.cli.params import DURATION, QUEUE, StateType
-from taskq_core.cli.render import Output, listed_bytes, shown_bytes, shown_distance, shown_moment, shown_span
+from taskq_core.cli.render import Output, shown_bytes, shown_moment, shown_span
 from taskq_core.cli.session import Session
-from taskq_core.cli.table import Column
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.handles.attempts import Attempt
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import FoundTasks, UnreadableTask
 from taskq_core.views import Dashboard, TimelineEntry
-from taskq_core.views.labels import error_heading, search_text, wait_text
+from taskq_core.views.labels import error_heading, search_text
 from taskq_core.wire import ENQUEUED, TaskState
 
 task = Group("task", help="List, inspect, enqueue, retry, cancel and delete tasks.")
@@ -34,84 +34,6 @@ def ids_argument(command: Any) -> Any:
     """Add ids of tasks, as arguments or with `--id`, as the parameters `names` and `more_names`."""
     option = click.option("more_names", "-i", "--id", multiple=True, metavar="ID", help="id of a task; may be repeated")
     return option(click.argument("names", metavar="[ID]...", nargs=-1)(command))
-
-
-def task_columns(queue: str | None, state: TaskState | None, now: datetime, *, hide: bool = False) -> list[Column]:
-    """Return the columns of a list of tasks. The column of a queue or state that all tasks share is omitted.
-
-    Args:
-        queue: The queue of all tasks, None for several.
-        state: The state of all tasks, None for several.
-        now: The current time.
-        hide: Whether to hide payloads and results.
-    """
-    columns = [
-        Column("Id", lambda task: task.id, whole=True, style="bold"),
-        *([] if queue is not None else [Column("Queue", lambda task: task.queue, least=6)]),
-        *([] if state is not None else [Column("State", _state, least=9)]),
-        Column("Name", lambda task: "(unreadable)" if isinstance(task, UnreadableTask) else task.name),
-    ]
-
-    def add(title: str, cell: Callable[[TaskInfo], str], **more: Any) -> None:
-        columns.append(Column(title, lambda task: "-" if isinstance(task, UnreadableTask) else cell(task), **more))
-
-    columns.append(
-        Column(
-            "Payload",
-            lambda task: task.problem if isinstance(task, UnreadableTask) else listed_bytes(task.payload, hide=hide),
-            drop=1 if state not in (TaskState.RETRY, TaskState.ARCHIVED) else 4,
-            style="quiet",
-        )
-    )
-    match state:
-        case TaskState.ACTIVE:
-            add("Lease", lambda task: _lease(task, now))
-        case TaskState.SCHEDULED:
-            add(
-                "Starts",
-                lambda task: (
-                    "waits for a limit"
-                    if task.waits_for_limit
-                    else wait_text(task.wait, shown_span) or shown_distance(task.next_run_at, now)
-                ),
-            )
-        case TaskState.RETRY:
-            add("Next retry", lambda task: shown_distance(task.next_run_at, now), least=8)
-            add("Retried", lambda task: f"{task.retried}/{task.max_retry}", right=True, drop=3)
-        case TaskState.ARCHIVED:
-            add("Archived", lambda task: shown_distance(task.archived_at, now), least=8)
-        case TaskState.COMPLETED:
-            add("Completed", lambda task: shown_distance(task.completed_at, now), least=8)
-            add("Result", lambda task: str(task.oversized_result or listed_bytes(task.result, hide=hide)), drop=2)
-            add("Kept until", lambda task: shown_distance(task.expires_at, now), drop=4)
-        case TaskState.AGGREGATING:
-            add("Group", lambda task: task.group)
-    if state in (TaskState.RETRY, TaskState.ARCHIVED):
-        add(
-            "Last error",
-            lambda task: task.last_error.splitlines()[0] if task.last_error else "-",
-            style="bad",
-            least=20,
-        )
-        add("Last failed", lambda task: shown_distance(task.last_failed_at, now), drop=2)
-    return columns
-
-
-def _state(task: TaskInfo | UnreadableTask) -> str:
-    """Return the state of a task, and in parentheses what a scheduled task waits for."""
-    if isinstance(task, TaskInfo) and task.waits_for_limit:
-        return f"{task.state.value} (limit)"
-    if isinstance(task, TaskInfo) and task.wait is not None:
-        return f"{task.state.value} ({task.wait.kind})"
-    return task.state.value
-
-
-def _lease(task: TaskInfo, now: datetime) -> str:
-    if task.lease_expires_at is None:
-        return "none"
-    if task.lease_expires_at <= now:
-        return "orphaned"  # the worker was lost; the recoverer requeues the task
-    return f"{shown_span(task.lease_expires_at - now)} left"
 
 
 def _now() -> datetime:
@@ -291,41 +213,3 @@ def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]
         **({"result": result} if result else {}),
         **{f"header {name}": value for name, value in task.headers.items() if value and name != ENQUEUED},
     }
-
-
-def task_facts(task: TaskInfo, now: datetime, *, hide: bool = False) -> dict[str, str]:
-    """Return the stored facts about a task, except its payload, result, headers and errors.
-
-    Args:
-        task: The task.
-        now: The current time.
-        hide: Whether to hide the message of its progress, which may contain arguments.
-    """
-    progress = task.progress
-    pairs = {
-        "queue": task.queue,
-        "id": task.id,
-        "name": task.name,
-        "state": task.state.value,
-        "retried": f"{task.retried}/{task.max_retry}",
-        "priority": str(task.priority or ""),
-        "group": task.group,
-        "enqueued": shown_moment(task.enqueued_at, now=now),
-        "next run": shown_moment(task.next_run_at, now=now) if task.wait is None else "",
-        "start by": shown_moment(task.start_by, now=now) if task.state is not TaskState.ACTIVE else "",
-        "started": shown_moment(task.started_at, now=now) if task.state is TaskState.ACTIVE else "",
-        "waits for": f"the limit {task.limit}" if task.limit else "a limit" if task.waits_for_limit else "",
-        "wait": wait_text(task.wait, shown_span),
-        "lease": _lease(task, now) if task.state is TaskState.ACTIVE else "",
-        "worker": task.worker,
-        "timeout": shown_span(task.timeout),
-        "deadline": shown_moment(task.deadline, now=now),
-        "retention": shown_span(task.retention) if task.retention else "",
-        "completed": shown_moment(task.completed_at, now=now),
-        "archived": shown_moment(task.archived_at, now=now),
-        "kept until": shown_moment(task.expires_at, now=now),
-        "last failed": shown_moment(task.last_failed_at, now=now),
-    }
-    if progress is not None:
-        pairs["progress"] = f"{progress.amount if hide else progress}, {shown_distance(progress.at, now)}"
-    return {name: value for name, value in pairs.items() if value not in ("", "-")}

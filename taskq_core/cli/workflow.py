@@ -1,51 +1,21 @@
 """`taskq workflow`: list and inspect workflows, cancel them, and retry failed steps."""
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from taskq_core.cli.base import Answer, Group, each_command
+from taskq_core.cli.columns import member_columns, workflow_columns
 from taskq_core.cli.documents import document
 from taskq_core.cli.params import QUEUE
-from taskq_core.cli.render import listed_bytes, shown_bytes, shown_moment
+from taskq_core.cli.render import shown_bytes, shown_moment
 from taskq_core.cli.session import Session
-from taskq_core.cli.table import Column
-from taskq_core.views import MEMBERS_MAX, WORKFLOWS_MAX, Dashboard, WorkflowRow
+from taskq_core.views import MEMBERS_MAX, WORKFLOWS_MAX, Dashboard
 from taskq_core.views.labels import step_state
-from taskq_core.workflow import WorkflowState
 
 workflow = Group("workflow", help="List, inspect, cancel and retry workflows.")
 _queue = click.option("-q", "--queue", required=True, type=QUEUE, help="home queue of the workflow")
-
-
-def _progress(row: WorkflowRow) -> str:
-    failed = f", {row.steps_failed} failed" if row.steps_failed else ""
-    return "-" if row.state is WorkflowState.DAMAGED else f"{row.steps_ended}/{row.steps}{failed}"
-
-
-def workflow_columns(time: Callable[[datetime | None], str]) -> list[Column]:
-    """Return the columns of a list of workflows. `time` formats times."""
-    return [
-        Column("Id", lambda row: row.id, whole=True, least=8),
-        Column("Name", lambda row: row.name or "-", style="bold"),
-        Column("State", lambda row: row.state.value, least=9),
-        Column("Steps", _progress),
-        Column("Created", lambda row: time(row.created_at), drop=1),
-        Column("Ended", lambda row: time(row.ended_at), drop=2),
-    ]
-
-
-def member_columns(*, hide: bool = False) -> list[Column]:
-    """Return the columns of a list of group members. `hide` omits their results."""
-    return [
-        Column("Member", lambda each: each.number),
-        Column("State", step_state, least=9),
-        Column("Task", lambda each: each.task_id, whole=True, style="bold"),
-        Column("Queue", lambda each: each.queue, drop=1),
-        Column("Error or result", lambda each: each.error or listed_bytes(each.result, hide=hide)),
-    ]
 
 
 @workflow.command("list", aliases=("ls",))

@@ -9,7 +9,7 @@ from taskq_core.codec.worker_requests import WorkerAction
 from taskq_core.inspector.aio import AsyncInspector
 from taskq_core.inspector.limits import LimitInfo
 from taskq_core.inspector.matching import MatchingReport, TaskFilter
-from taskq_core.inspector.reading import total_of
+from taskq_core.inspector.reading import is_reversed, total_of
 from taskq_core.inspector.records import (
     LISTED_STATES,
     PAGE_SIZE_MAX,
@@ -40,10 +40,15 @@ from taskq_core.inspector.selection import (
     TaskAction,
     TaskRef,
 )
+from taskq_core.inspector.snapshot import MetricsSnapshot, QueueMetrics, metrics_snapshot
 from taskq_core.inspector.sync import Inspector
+from taskq_core.wire import ServerInfo
+from taskq_core.wire.tallies import BOUNDS_S as DURATION_BOUNDS_S
+from taskq_core.wire.tallies import TypeCounters
 
 __all__ = [
     "ALLOWED_STATES",
+    "DURATION_BOUNDS_S",
     "LISTED_STATES",
     "PAGE_SIZE_MAX",
     "RETRY_MINUTES_MAX",
@@ -58,22 +63,28 @@ __all__ = [
     "Inspector",
     "LimitInfo",
     "MatchingReport",
+    "MetricsSnapshot",
     "PeriodicEntryInfo",
     "QueueInfo",
+    "QueueMetrics",
     "QueueRemoval",
     "QueueStatus",
     "QueueWeight",
     "RunningTask",
     "SchedulerEvent",
+    "ServerInfo",
     "Skip",
     "TaskAction",
     "TaskFilter",
     "TaskOrder",
     "TaskPage",
     "TaskRef",
+    "TypeCounters",
     "UnreadableTask",
     "WorkerAction",
     "WorkerProcess",
     "error_rate",
+    "is_reversed",
+    "metrics_snapshot",
     "total_of",
 ]

@@ -4,7 +4,20 @@ This package contains the rules for these records: the order of states, the erro
 package only reads data. Use the inspector to make changes.
 """
 
+from taskq_core.broker.operations.steps import SIGNALS_MAX
+from taskq_core.clock import utc_datetime, utc_now
+from taskq_core.doctor.findings import Finding, Level
+from taskq_core.doctor.reading import read_nodes
+from taskq_core.doctor.rules import diagnose_nodes
+from taskq_core.handles.attempts import Attempt
+from taskq_core.handles.workflow_records import after_text
 from taskq_core.inspector import STATES, FoundTasks, QueueStatus, TaskFilter, error_rate
+from taskq_core.inspector.entry_call import entry_call
+from taskq_core.inspector.records import GROUPS_COUNTED
+from taskq_core.scheduler.runtime_schedules import named_schedule
+from taskq_core.settings import CONCURRENCY_MAX
+from taskq_core.tasks.limits import HEADER as LIMITS_HEADER
+from taskq_core.telemetry import trace_id
 from taskq_core.views.aio import AsyncDashboard
 from taskq_core.views.graph_svg import graph_svg
 from taskq_core.views.lines import Points, bars, line_path, scale_top
@@ -38,18 +51,28 @@ from taskq_core.views.workflow_lists import (
     WorkflowsPage,
 )
 from taskq_core.views.workflows import MEMBERS_MAX, MemberRow, StepDetail, WorkflowDetail, has_task, workflow_of
+from taskq_core.wire import ENQUEUED, parse_duration, timedelta_of_ns, validate_queue_name
+from taskq_core.workflow import StepInfo, WorkflowInfo, WorkflowState
 
 __all__ = [
+    "CONCURRENCY_MAX",
     "DAYS_CHOICES",
+    "ENQUEUED",
+    "GROUPS_COUNTED",
+    "LIMITS_HEADER",
     "LONGEST_SPAN",
     "MEMBERS_MAX",
     "SCAN_MAX",
+    "SIGNALS_MAX",
     "STATES",
     "WORKFLOWS_MAX",
     "WORKFLOW_SCAN_MAX",
     "AsyncDashboard",
+    "Attempt",
     "Dashboard",
+    "Finding",
     "FoundTasks",
+    "Level",
     "MemberRow",
     "Points",
     "QueueDetail",
@@ -58,6 +81,7 @@ __all__ = [
     "QueuesOverview",
     "Sample",
     "StepDetail",
+    "StepInfo",
     "StoreRow",
     "TaskFilter",
     "TaskRecord",
@@ -69,17 +93,22 @@ __all__ = [
     "WorkflowCounts",
     "WorkflowDetail",
     "WorkflowFilter",
+    "WorkflowInfo",
     "WorkflowRow",
     "WorkflowSearch",
+    "WorkflowState",
     "WorkflowsPage",
+    "after_text",
     "as_text",
     "attempt_text",
     "bars",
     "blank_arguments",
     "call_of",
     "check_json",
+    "diagnose_nodes",
     "digest",
     "edited_payload",
+    "entry_call",
     "error_rate",
     "graph_svg",
     "has_task",
@@ -87,12 +116,20 @@ __all__ = [
     "is_orphaned",
     "json_levels",
     "line_path",
+    "named_schedule",
     "overview",
+    "parse_duration",
+    "read_nodes",
     "scale_top",
     "signature_of",
     "summary_of",
+    "timedelta_of_ns",
     "times_of",
+    "trace_id",
     "trace_url",
+    "utc_datetime",
+    "utc_now",
+    "validate_queue_name",
     "without_payload",
     "workflow_of",
 ]

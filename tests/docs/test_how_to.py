@@ -15,10 +15,10 @@ import django
 import pytest
 
 from taskq_core import TaskContext, TaskQ
-from taskq_core.migrate import Target, migrate_celery
-from taskq_core.migrate.source import MARK
 from taskq_core.settings import Settings
 from taskq_core.worker import Worker, WorkerConfig
+from taskq_migrate import Target, migrate_celery
+from taskq_migrate.source import MARK
 from tests.docs.pages import ROOT, blocks, environment, files_of, matches, run_python, write_files
 from tests.redis_server import RedisServer
 

@@ -35,7 +35,17 @@ def test_the_package_promises_no_python_and_no_system_that_the_page_calls_not_te
 
 def test_nothing_is_left_that_should_have_gone() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    packages = ("taskq_core", "taskq_django", "taskq_fastapi", "taskq_pydantic_ai", "taskq_sqlalchemy")
+    packages = (
+        "taskq_core",
+        "taskq_dashboard",
+        "taskq_django",
+        "taskq_exporter",
+        "taskq_fastapi",
+        "taskq_migrate",
+        "taskq_pydantic_ai",
+        "taskq_sqlalchemy",
+        "taskq_terminal",
+    )
     sources = {
         str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
         for package in packages

@@ -24,7 +24,7 @@ from tests.mutants.catalogue import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "build", "dist", "__pycache__", ".*_cache", ".hypothesis")
-PACKAGES = ("taskq_core", "taskq_django", "taskq_fastapi")
+PACKAGES = ("taskq_core", "taskq_dashboard", "taskq_django", "taskq_exporter", "taskq_fastapi")
 PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider")
 DEFAULT_SUITE = ("-n", "2")
 FAILED_TEST = re.compile(r"^(?:FAILED|ERROR) (tests/\S*?::.*?)(?: - |$)", re.MULTILINE)

@@ -474,10 +474,10 @@ OPERATORS = (
     ),
     Mutant(
         name="the exporter reports Redis as up while it is down",
-        file="taskq_core/exporter/exporter.py",
+        file="taskq_exporter/exporter.py",
         old="value=float(is_up))",
         new="value=1.0)",
-        tests=(f"{_CORE}/exporter/test_exporter.py",),
+        tests=("tests/taskq_exporter/test_exporter.py",),
     ),
 )
 
@@ -1074,10 +1074,10 @@ FASTAPI = (
     ),
     Mutant(
         name="the dashboard accepts a form without its CSRF token",
-        file="taskq_fastapi/dashboard/forgery.py",
+        file="taskq_dashboard/forgery.py",
         old="return hmac.compare_digest(token_for(secret, who), token)",
         new="return True",
-        tests=(f"{_OF_FASTAPI}/test_dashboard_access.py",),
+        tests=("tests/taskq_dashboard/test_access.py",),
     ),
     Mutant(
         name="the API shows payloads to everybody",

@@ -8,14 +8,13 @@ import pytest
 from taskq_core import TaskQ
 from taskq_fastapi.api import bulk_routes, queue_routes
 from taskq_fastapi.api.parts import time_left
-from taskq_fastapi.dashboard.pages import queues, task_actions
 from tests.redis_server import RedisServer
 
 
 @pytest.fixture(autouse=True)
 def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the time limit of a request, so that a slow machine finishes its work in one request."""
-    for module in (bulk_routes, queue_routes, queues, task_actions):
+    for module in (bulk_routes, queue_routes):
         monkeypatch.setattr(module, "time_left", partial(time_left, 60.0))
 
 

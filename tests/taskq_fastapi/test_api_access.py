@@ -12,8 +12,6 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from taskq_core import Concurrency, ConfigurationError, TaskQ
 from taskq_fastapi import task_router, taskq_router
 from taskq_fastapi.api import models
-from taskq_fastapi.dashboard import taskq_dashboard
-from taskq_fastapi.metrics import metrics_router
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_fastapi.api import CHANGES, LOOKS, api_app, populate, requests, send
@@ -248,19 +246,16 @@ async def test_with_trusted_hosts_anonymous_routes_refuse_other_hosts(tasks: Tas
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["ops.example"])
     app.include_router(taskq_router(tasks, allow_anonymous=True), prefix="/taskq")
     app.include_router(task_router(allow_anonymous=True), prefix="/tasks")
-    app.include_router(metrics_router(tasks, allow_anonymous=True))
-    app.mount("/ops", taskq_dashboard(tasks, allow_anonymous=True))
     same = {"origin": f"http://{host}", "sec-fetch-site": "same-origin"}
 
     async with AsyncClient(transport=ASGITransport(app), base_url=f"http://{host}", headers=same) as web:
-        looks = [await web.get(path) for path in ("/taskq/queues", "/tasks/status/default/x", "/metrics", "/ops/")]
+        looks = [await web.get(path) for path in ("/taskq/queues", "/tasks/status/default/x")]
         change = await web.patch("/taskq/queues/default", json={"paused": True})
     async with AsyncClient(transport=ASGITransport(app), base_url="http://ops.example") as web:
         queue = (await web.get("/taskq/queues/default")).json()["queue"]
-        page = await web.get("/ops/")
 
     assert {each.status_code for each in (*looks, change)} == {400}
-    assert (queue["is_paused"], page.status_code) == (False, 200)
+    assert not queue["is_paused"]
 
 
 async def test_a_request_body_that_is_too_large_is_not_read(tasks: TaskQ) -> None:

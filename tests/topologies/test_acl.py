@@ -16,11 +16,11 @@ from taskq_core.broker.operations import presence, steps
 from taskq_core.broker.roles import Role
 from taskq_core.cli.command import main
 from taskq_core.errors import BrokerAuthenticationError
-from taskq_core.exporter import Exporter
 from taskq_core.inspector import Inspector
 from taskq_core.views import Dashboard
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.workflow import WorkflowState, chain, group
+from taskq_exporter import Exporter
 from tests.redis_server import RedisServer
 from tests.topologies.test_access import do_nothing, newest, run_scheduler, start_workflow_as_admin, store_as_admin
 

@@ -8,7 +8,7 @@ import pytest
 from taskq_core import TaskNotFoundError, TaskQ
 from taskq_core.cli import main
 from tests.redis_server import start_cluster
-from tests.taskq_core.exporter.test_exporter import fresh, present, scrape
+from tests.taskq_exporter.test_exporter import fresh, present, scrape
 
 pytestmark = pytest.mark.redis
 

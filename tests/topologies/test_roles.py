@@ -13,10 +13,10 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.steps import read_stream
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerAuthenticationError
-from taskq_core.exporter import Exporter
 from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.views import AsyncDashboard, Dashboard, TaskFilter, WorkflowFilter
 from taskq_core.worker import Worker, WorkerConfig
+from taskq_exporter import Exporter
 from tests.conformance.stores import redis_programs
 from tests.redis_server import RedisServer
 from tests.taskq_core.broker.test_roles import ANY, commands, in_scripts

@@ -3,7 +3,6 @@
 import click
 
 from taskq_core.cli.command import make_root
-from taskq_core.cli.exporter import exporter
 from taskq_django.management.clicked import ClickCommand
 from taskq_django.management.commands import runscheduler, runworker
 
@@ -19,6 +18,5 @@ class Command(ClickCommand):
         services = {
             "worker": runworker.make_click_command(),
             "scheduler": runscheduler.make_click_command(),
-            "exporter": exporter,
         }
         return make_root(services, is_hosted=True)

@@ -9,8 +9,8 @@ from playwright.sync_api import Page
 import taskq_core.warnings
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
+from taskq_dashboard.pages import queues, task_actions
 from taskq_fastapi.api.parts import time_left
-from taskq_fastapi.dashboard.pages import queues, task_actions
 from tests.browser.conftest import OpenBrowser
 from tests.browser.dashboard.people import Site, app_of, declared_actions, serving
 from tests.browser.scene import Scene, registered_tasks

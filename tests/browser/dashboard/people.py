@@ -14,8 +14,8 @@ from playwright.sync_api import Locator, Page, expect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from taskq_core import TaskQ
+from taskq_dashboard import Role, User, taskq_dashboard
 from taskq_fastapi import taskq_lifespan
-from taskq_fastapi.dashboard import Role, User, taskq_dashboard
 from tests.browser.conftest import OpenBrowser
 from tests.browser.visiting import Visitor
 

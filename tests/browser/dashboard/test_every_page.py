@@ -9,7 +9,7 @@ import axe_playwright_python
 import pytest
 from playwright.sync_api import Page, expect
 
-from taskq_fastapi.dashboard.registry import ACTIONS, PAGES
+from taskq_dashboard.registry import ACTIONS, PAGES
 from tests.browser.dashboard.addresses import ODD, addresses, questions
 from tests.browser.dashboard.people import Site, does_actions, expect_message, row
 from tests.browser.scene import Scene

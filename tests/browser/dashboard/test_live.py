@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, Page, Request, expect
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard import site as dashboard_site
+from taskq_dashboard import site as dashboard_site
 from tests.browser.conftest import OpenBrowser
 from tests.browser.dashboard.people import Site, app_of, row, serving
 from tests.browser.visiting import Visitor, same_document, stop_time

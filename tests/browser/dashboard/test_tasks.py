@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from taskq_core import TaskInfo, TaskQ
 from taskq_core.inspector import Inspector
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard.pages import task_actions
+from taskq_dashboard.pages import task_actions
 from tests.browser.dashboard.people import Site, confirm, does_actions, expect_message, row, rows
 from tests.browser.scene import Scene
 from tests.browser.visiting import NARROW, same_document, stop_time

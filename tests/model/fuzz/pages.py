@@ -22,9 +22,9 @@ import fakeredis
 from fastapi import FastAPI
 
 from taskq_core import TaskQ
+from taskq_dashboard import Role, User, taskq_dashboard
+from taskq_dashboard.forgery import COOKIE, FIELD, token_for
 from taskq_fastapi import taskq_router
-from taskq_fastapi.dashboard import Role, User, taskq_dashboard
-from taskq_fastapi.dashboard.forgery import COOKIE, FIELD, token_for
 from tests.model.fuzz.targets import Target
 
 CPU_S = 10.0

@@ -10,7 +10,7 @@ import pytest
 
 from taskq_core import TaskQ
 from tests.redis_server import RedisServer
-from tests.taskq_core.exporter.scraping import Scraped
+from tests.taskq_exporter.scraping import Scraped
 
 pytestmark = pytest.mark.redis
 

@@ -4,8 +4,8 @@ import pytest
 
 from taskq_core import TaskQ
 from tests.redis_server import RedisServer
-from tests.taskq_core.exporter.scraping import Scraped, scrape
-from tests.taskq_core.exporter.test_exporter import Exporter, HandClock, fresh, until
+from tests.taskq_exporter.scraping import Scraped, scrape
+from tests.taskq_exporter.test_exporter import Exporter, HandClock, fresh, until
 
 pytestmark = pytest.mark.redis
 
@@ -39,7 +39,7 @@ async def test_without_redis_it_reports_that_at_once_and_recovers_later(caplog: 
     with RedisServer(tcp=True) as server:
         app = TaskQ(server.url, enqueue_timeout=30)
         await app.remote("plain").adelay()
-        exporter = Exporter(app, clock=clock)
+        exporter = Exporter(app, clock=clock.monotonic)
 
         async def read() -> Scraped:
             clock.advance(2)

@@ -11,10 +11,10 @@ from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient, Response
 
 from taskq_core import TaskQ
+from taskq_dashboard import Role, User, taskq_dashboard
+from taskq_dashboard.registry import PAGES
 from taskq_fastapi import taskq_router
 from taskq_fastapi.api import models
-from taskq_fastapi.dashboard import Role, User, taskq_dashboard
-from taskq_fastapi.dashboard.registry import PAGES
 from tests.console import invoke
 
 WEB_LOOKS = [

@@ -20,8 +20,8 @@ import taskq_fastapi
 from taskq_core import LineFormatter, TaskQ
 from taskq_core.wire import build_message, encode_message
 from taskq_core.worker import Worker, WorkerConfig
+from taskq_dashboard import Role
 from taskq_django import taskq as django_taskq
-from taskq_fastapi.dashboard import Role
 from tests.processes.faults.front_ends import (
     FEW_LOOKS,
     admin_addresses,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.taskq_core.migrate.test_celery import APP, migrated
+from tests.taskq_migrate.test_celery import APP, migrated
 
 ROOT = Path(__file__).parents[3]
 

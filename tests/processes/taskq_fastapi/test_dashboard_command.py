@@ -48,7 +48,7 @@ def test_it_serves_until_it_is_stopped(redis_server: RedisServer, tmp_path: Path
 
 def test_with_a_login_it_is_reachable_from_other_machines(redis_server: RedisServer, tmp_path: Path) -> None:
     (tmp_path / "people.py").write_text(
-        "from taskq_fastapi.dashboard import User\n"
+        "from taskq_dashboard import User\n"
         "def login(request):\n"
         "    return User('olga') if request.headers.get('x-secret') == 's' else None\n"
     )

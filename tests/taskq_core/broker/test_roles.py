@@ -21,7 +21,7 @@ CORE = files("taskq_core")
 OPERATOR_MODULES = [
     *(
         file
-        for room in ("inspector", "repair", "views", "exporter")
+        for room in ("inspector", "repair", "views")
         for file in (CORE / room).iterdir()
         if file.name.endswith(".py")
     ),

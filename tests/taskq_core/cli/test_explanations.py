@@ -21,7 +21,7 @@ LOGGED = {"loop-blocked", "queue-unknown", "no-scheduler", "clock-skew", "evicti
 
 def kinds(base: type) -> Iterator[type]:
     for kind in base.__subclasses__():
-        if not kind.__name__.startswith("_") and ".dashboard" not in kind.__module__ and "tests" not in kind.__module__:
+        if not kind.__name__.startswith("_") and not kind.__module__.startswith(("taskq_dashboard.", "tests.")):
             yield kind
         yield from kinds(kind)
 
