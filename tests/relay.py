@@ -28,6 +28,7 @@ class Relay:
         port: The TCP port.
         connections: Number of connections that were accepted.
         most_open: Largest number of simultaneously open connections.
+        requests: Number of pieces of requests that arrived. A small write of a client is one piece.
         intercepted: Number of requests and replies that were dropped, held or copied.
         intercepted_words: For each word, the number of intercepted requests that contained it.
     """
@@ -50,6 +51,7 @@ class Relay:
         self.port = 0
         self.connections = 0
         self.most_open = 0
+        self.requests = 0
         self.intercepted = 0
         self.intercepted_words: Counter[bytes] = Counter()
 
@@ -233,6 +235,7 @@ class Relay:
         with contextlib.suppress(OSError):
             while data := await reader.read(self._chunk or 65536):
                 if direction == "requests":
+                    self.requests += 1
                     self._intercept(pair, data)
                 elif self._replies_to_drop and not data.startswith(HANDSHAKE):
                     self._replies_to_drop -= 1

@@ -23,11 +23,10 @@ from taskq_core.broker.replication import (
     ANSWER_S,
     REPLICATION_INFO,
     Shortfall,
+    confirm_commands,
     forget_command,
     is_due,
-    marker_command,
     shortfall,
-    wait_command,
 )
 from taskq_core.errors import BrokerError, BrokerReplicationError, BrokerUnavailableError
 
@@ -80,6 +79,7 @@ def exchange(
         spin_s: As in `Write`.
     """
     commands: list[Command] = []
+    confirming: list[Command] = []
     block_s = 0.0
     for operation in operations:
         # An operation that Redis may already have carried out keeps its deadline.
@@ -94,18 +94,26 @@ def exchange(
         if is_asking:
             commands.append(ASKING)
         commands.append(words_of(operation, *absent_key(operation)) if endpoint.is_node else words_of(operation))
+        if operation.confirm is not None and not endpoint.is_memory:
+            confirming += confirm_commands(operation, left_s())
+    sent = len(commands)
+    commands += confirming  # in the same write, which saves a round trip; the replies are ignored if nothing was stored
     replies = yield Write(commands, block_s, spin_s)
-    if is_asking:
-        replies = replies[1::2]
+    own_replies = replies[1:sent:2] if is_asking else replies[:sent]
+    waits = iter(replies[sent:]) if confirming else None
     answers: list[Any] = []
-    for operation, reply in zip(operations, replies, strict=True):
+    for operation, reply in zip(operations, own_replies, strict=True):
+        waited: Sequence[Any] | None = None
+        if waits is not None and operation.confirm is not None:
+            waited = [next(waits) for _ in range(2 if operation.marker else 1)]
         try:
             if isinstance(reply, Exception):
                 reply = yield from _send_again(endpoint, operation, reply, block_s, is_asking)
+                waited = None  # Redis answered before this write
             if type(reply) is list and reply and reply[0] == WITH_STEPS:
                 reply = _count_steps(endpoint, reply)
             if operation.confirm is not None and is_due(operation, reply):
-                yield from _confirm(endpoint, operation, reply, left_s)
+                yield from _confirm(endpoint, operation, reply, waited, left_s)
             answers.append(operation.read(reply))
         except BrokerError as error:
             answers.append(error)
@@ -179,17 +187,23 @@ def _send_again(
 
 
 def _confirm(
-    endpoint: Endpoint, operation: Operation[Any], reply: Any, left_s: Callable[[], float]
+    endpoint: Endpoint,
+    operation: Operation[Any],
+    reply: Any,
+    waited: Sequence[Any] | None,
+    left_s: Callable[[], float],
 ) -> Generator[Write, list[Any], None]:
-    """Wait until replicas or disks have the writes of this connection. Raise `BrokerReplicationError` otherwise."""
+    """Return if replicas or disks have the writes of this connection. Raise `BrokerReplicationError` otherwise.
+
+    `waited` contains the replies to `confirm_commands`. None: the commands were not sent after the write.
+    """
     assert operation.confirm is not None
     missing: Shortfall | None = None
     info = None
     try:
         if not endpoint.is_memory:
-            marker = [marker_command(operation)] if operation.marker else []
-            *written, waited = yield Write([*marker, wait_command(operation.confirm, left_s())])
-            waited = next((each for each in written if isinstance(each, Exception)), waited)
+            if waited is None:
+                waited = yield Write(confirm_commands(operation, left_s()))
             missing = shortfall(operation.confirm, waited)
         if missing is None and operation.receipts:
             (deleted,) = yield Write([forget_command(operation, reply)])

@@ -4,6 +4,7 @@
 on the same connection, and a repeated request must write something again.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -25,17 +26,16 @@ REPLICATION_INFO = ("INFO", "replication")
 """Command that is sent after a failed wait, so that the error can say how many replicas are connected."""
 
 
-def wait_command(confirmation: Confirmation, left_s: float) -> tuple[Argument, ...]:
-    """Return the command that waits for the confirmation, with `left_s` seconds left until the timeout."""
+def confirm_commands(operation: Operation[Any], left_s: float) -> list[tuple[Argument, ...]]:
+    """Return the commands that wait for the confirmation, with `left_s` seconds left until the timeout.
+
+    If the operation has a marker, it is written first, so that the connection has a write to wait for.
+    """
+    assert operation.confirm is not None
     wait_ms = max(1, int((left_s - min(ANSWER_S, _SHARE * left_s)) * 1000))
-    if confirmation.fsynced:
-        return ("WAITAOF", 1, confirmation.replicas, wait_ms)
-    return ("WAIT", confirmation.replicas, wait_ms)
-
-
-def marker_command(operation: Operation[Any]) -> tuple[Argument, ...]:
-    """Return a command that writes something, so that the connection has a write to wait for."""
-    return ("SET", operation.marker, "1", "EX", 60)
+    wait = ("WAITAOF", 1) if operation.confirm.fsynced else ("WAIT",)
+    marker = [("SET", operation.marker, "1", "EX", 60)] if operation.marker else []
+    return [*marker, (*wait, operation.confirm.replicas, wait_ms)]
 
 
 def is_due(operation: Operation[Any], reply: Any) -> bool:
@@ -87,8 +87,9 @@ class Shortfall:
         )
 
 
-def shortfall(confirmation: Confirmation, reply: Any) -> Shortfall | None:
-    """Decode the reply to `wait_command`. Return None if the write is confirmed."""
+def shortfall(confirmation: Confirmation, replies: Sequence[Any]) -> Shortfall | None:
+    """Decode the replies to `confirm_commands`. Return None if the write is confirmed."""
+    reply: Any = next((each for each in replies if isinstance(each, Exception)), replies[-1])
     if isinstance(reply, RedisError) and confirmation.fsynced and "unknown command" in str(reply):
         return Shortfall(0, "the server does not support WAITAOF, which needs Redis 7.2", is_final=True)
     if isinstance(reply, RedisError):

@@ -444,7 +444,9 @@ def test_a_row_stays_until_replicas_confirm_its_task(
     outbox: OutboxUnderTest, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskq_core.broker.exchange.ANSWER_S", 30.0)  # replicas are waited for once, and not for long
-    monkeypatch.setattr("taskq_core.broker.exchange.wait_command", lambda wanted, _: ("WAIT", wanted.replicas, 1))
+    monkeypatch.setattr(
+        "taskq_core.broker.exchange.confirm_commands", lambda wanted, _: [("WAIT", wanted.confirm.replicas, 1)]
+    )
     handle = outbox.greet.using(replicated=True).delay("Ada")
 
     assert outbox.waiting() == ["shop:greet"], "this Redis has no replica"
