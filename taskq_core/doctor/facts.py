@@ -56,11 +56,9 @@ class Damage:
 
     Attributes:
         findings: The problems, at most about 1000.
-        moving: Tasks whose move to another queue was interrupted.
     """
 
     findings: Sequence[Finding]
-    moving: int = 0
 
     @property
     def counts(self) -> Mapping[str, int]:

@@ -77,12 +77,11 @@ _OF_A_QUEUE: Sequence[Form] = (
 )
 _OF_A_QUEUE_OURS: Sequence[Form] = (
     ("(wake|lim:wake)", "list", STAYS),
-    ("(quarantine|moving|combined|combined:.*|letters|lim:(due|check|[hw]:.*))", "zset", STAYS),
+    ("(quarantine|combined|combined:.*|letters|lim:(due|check|[hw]:.*))", "zset", STAYS),
     ("wf-(steps|failed|out|receipts|running|open|ended)", "zset", STAYS),
     ("(quarantine:.*|wf-notes|limits)", "hash", STAYS),
     ("(wf-queues|wf:[^:]+:q)", "set", STAYS),
     (r"wf:[^:]+:d\d+", "string", STAYS),
-    ("moved", "zset", 30 * DAY_S),
     ("rcpt:.*", "string", 120),
     ("(unconfirmed|call):.*", "string", 3600),
     ("leader:.*", "string", 60),
@@ -110,7 +109,7 @@ _GLOBAL_OURS: Sequence[Form] = (("scheduler:leader:.*", "string", 60), ("peers:.
 _STRUCTURES = "pending|active|lease|scheduled|retry|archived|completed|groups|aggregation_sets|t:.*|g:.*"
 _RECONCILED = {
     False: re.compile(f"({_STRUCTURES}|processed|failed|unique:.*)", re.DOTALL),
-    True: re.compile("(wake|quarantine|combined|moving|moved)"),
+    True: re.compile("(wake|quarantine|combined|delivered)"),
 }
 """Keys of a queue whose type `reconcile` checks: Asynq's keys (False) and taskq-only keys (True)."""
 

@@ -15,7 +15,6 @@ from taskq_core.app import TaskQ
 from taskq_core.broker.operations import actions, diagnosis, limits, presence, services, views
 from taskq_core.broker.operations import repair as repair_ops
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.plans import RequestPlan, ask, run_plan
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.doctor.facts import Damage, Facts, NodeFacts, QueueFacts, Refusal, WrongType
@@ -327,7 +326,7 @@ class _Reader:
             if isinstance(error, BrokerUnavailableError) and error.may_have_happened:
                 raise
             return None  # other checks report that the server refuses writes or the user lacks a right
-        return Damage(findings=report.findings, moving=run_plan(count_moving(queue), self._runner.run))
+        return Damage(findings=report.findings)
 
     def _census(self, wrong_types: Sequence[WrongType]) -> Census | None:
         """Check all keys of taskq and Asynq. Return None if this Redis user may not read them."""
@@ -345,18 +344,6 @@ class _Reader:
                         cursor = found.cursor
         # Read the list of queues last. A queue is listed before its first task is stored, so no queue is missing then.
         return surveyor.finish(self._queues(wrong_types))
-
-
-def count_moving(queue: QueueKeys) -> RequestPlan[int]:
-    """Count the tasks whose move to another queue was interrupted."""
-    now_s = (yield from ask(actions.move_out(queue, (), token="", target=""))).now_s
-    count = 0
-    while True:
-        step = actions.list_moving(queue, before_s=now_s - actions.MOVE_S, skip=count, count=_PAGE)
-        page = yield from ask(step)
-        count += len(page)
-        if len(page) < _PAGE:
-            return count
 
 
 def _allowed(runner: SyncRunner, operation: Operation[T]) -> T | None:

@@ -1,7 +1,7 @@
 """Repair the damage that the doctor found: plan the repairs, so that they can be shown, then make them in order.
 
 First, missing queues are added to the list of queues. Then `taskq_core.repair.reconcile` runs on each queue with
-damaged tasks until a pass finds nothing to repair. Last, interrupted moves and removals are finished. A script makes
+damaged tasks until a pass finds nothing to repair. Last, interrupted removals are finished. A script makes
 each change and checks first whether it is still needed, so workers may run at the same time, and a second repair does
 no harm. Unknown data is never deleted.
 """
@@ -11,18 +11,14 @@ from dataclasses import dataclass
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations import actions, new_tasks
-from taskq_core.broker.plans import run_plan
 from taskq_core.doctor.facts import Facts
 from taskq_core.doctor.keys import KeyKind
-from taskq_core.doctor.reading import count_moving
 from taskq_core.errors import BrokerAuthenticationError, BrokerFullError, BrokerReplyError
-from taskq_core.handles.moving import finish
 from taskq_core.repair.reconcile import FindingKind, reconcile, run
 from taskq_core.wire import QueueKeys
 
 PASSES_MAX = 5
 """Maximum number of passes over a queue. Passes are repeated as long as they find damage to repair."""
-MOVE_CUT_OFF = "move_cut_off"
 REMOVAL_CUT_OFF = "removal_cut_off"
 
 
@@ -32,7 +28,7 @@ class Repair:
 
     Attributes:
         queue: Name of the queue, or "".
-        kind: The problem: a `FindingKind`, a `KeyKind`, "move_cut_off" or "removal_cut_off".
+        kind: The problem: a `FindingKind`, a `KeyKind`, or "removal_cut_off".
         subject: The task or key, "" for the queue itself.
         detail: The problem and its repair, as a sentence.
         is_done: True once it is repaired.
@@ -62,9 +58,6 @@ def plan(facts: Facts) -> list[Repair]:
                 Repair(queue=queue.name, kind=each.kind, subject=each.task_id, detail=each.detail)
                 for each in queue.damage.findings
             ]
-            if queue.damage.moving:
-                detail = f"the interrupted moves of {queue.damage.moving} tasks are finished"
-                repairs.append(Repair(queue=queue.name, kind=MOVE_CUT_OFF, subject="", detail=detail))
         if queue.is_half_removed:
             detail = "the remaining tasks of the queue are deleted"
             repairs.append(Repair(queue=queue.name, kind=REMOVAL_CUT_OFF, subject="", detail=detail))
@@ -141,8 +134,6 @@ class Repairer:
             self._progress(number, len(queues))
             self._try(name, "reconcile", self._reconcile)
         for queue in self._facts.queues:
-            if queue.damage is not None and queue.damage.moving:
-                self._try(queue.name, MOVE_CUT_OFF, self._finish_moves)
             if queue.is_half_removed:
                 self._try(queue.name, REMOVAL_CUT_OFF, self._finish_removal)
         self._progress(len(queues), len(queues))
@@ -181,14 +172,6 @@ class Repairer:
                 # If `paused` has the wrong type, only the operator can decide what to do, so no repair is reported.
                 if each.repaired or (is_last and not each.detail.startswith(f"{queue.paused} is a"))
             ]
-
-    def _finish_moves(self, queue: QueueKeys) -> None:
-        moved = run_plan(finish(self._keys, queue, idle_s=actions.MOVE_S), self._runner.run)
-        left = run_plan(count_moving(queue), self._runner.run)
-        detail = f"{moved} tasks were moved to their other queue, or back if that queue refused them"
-        if left:
-            detail += f"; the target of {left} tasks is unknown"
-        self.repairs.append(Repair(queue=queue.name, kind=MOVE_CUT_OFF, subject="", detail=detail, is_done=not left))
 
     def _finish_removal(self, queue: QueueKeys) -> None:
         deleted, is_empty = 0, False

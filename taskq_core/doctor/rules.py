@@ -191,9 +191,6 @@ def _check_damage(facts: Facts) -> Findings:
                 "changes these keys"
             )
             yield yellow("damage", queue.name, f"{count} tasks: {kind}", advice)
-        if queue.damage.moving:
-            message = f"the move of {queue.damage.moving} tasks to another queue was interrupted"
-            yield yellow("damage", queue.name, message, "taskq doctor --fix finishes it, as do running workers")
 
 
 def _check_removal(facts: Facts) -> Findings:

@@ -24,7 +24,7 @@ from taskq_core.errors import (
     WorkflowNotFoundError,
 )
 from taskq_core.handles import workflow_plans
-from taskq_core.handles.moving import move
+from taskq_core.handles.copying import move
 from taskq_core.settings import ArchiveLimits, Duration, seconds
 from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_message, encode_message
 from taskq_core.wire.uniqueness import digest, names_in
@@ -46,14 +46,14 @@ def refusal(queue: str, task_id: str, answer: str, *, doing: str) -> Exception:
     """
     if answer == Refusal.NOT_FOUND:
         return TaskNotFoundError(queue, task_id)
-    if answer == Refusal.MOVING:
-        problem = "the task is being moved to another queue; finish_moves completes the move"
-        return TaskStateError(queue, task_id, "moving", problem)
+    if answer == Refusal.COPIED:
+        problem = "the task is being copied to another queue, which its last error names; move it there again to finish"
+        return TaskStateError(queue, task_id, "copied", problem)
     if answer == Refusal.STEPS:
         problem = "the task has stored steps or signals, which stay in its queue"
         return TaskStateError(queue, task_id, "steps", problem)
     if answer == Refusal.LARGE:
-        problem = "the message or the result of the task is too large to be moved"
+        problem = "the message of the task is too large to be moved"
         return TaskStateError(queue, task_id, "large", problem)
     if answer == Refusal.LOST:
         problem = "the task is missing in the list of its state; run reconcile to repair it"
@@ -208,14 +208,14 @@ def move_one(
     """Move one task to another queue, unless it runs."""
     generations = {task_id: (yield from generation)}
     moved = yield from move(keys, queue, target, [task_id], state=None, generations=generations)
-    ((departure, code),) = moved
-    if departure.answer != OK:
-        raise refusal(queue.name, task_id, departure.answer, doing="moved")
+    ((original, code),) = moved
+    if original.answer != OK:
+        raise refusal(queue.name, task_id, original.answer, doing="moved")
     if isinstance(code, WireFormatError):
         raise code
-    if code != StoreCode.STORED:
+    if code not in (StoreCode.STORED, StoreCode.STORED_BEFORE):
         kind = TaskIdConflictError if code == StoreCode.ID_CONFLICT else DuplicateTaskError
-        raise kind(decode_message(departure.fields[b"msg"]).type, target.name, task_id)
+        raise kind(decode_message(original.fields[b"msg"]).type, target.name, task_id)
 
 
 def wish_of(*, retry: bool, keep: bool | None) -> CancelOutcome:

@@ -87,8 +87,6 @@ def signal(
         raise StepError(f"task {task_id!r} in queue {queue.name!r} has received the maximum of {limits}")
     if answer == "lost":
         raise StepError(operations.LOST)
-    if answer == "moving":
-        raise TaskStateError(queue.name, task_id, answer, "the task is being moved to another queue; try again")
     if answer == "answered":
         raise TaskStateError(queue.name, task_id, answer, f"the task no longer waits for this value of signal {name!r}")
     if answer != "ok":

@@ -492,15 +492,15 @@ class TaskHandle(SentLater, Generic[R_co]):
         )
 
     def move(self, to_queue: str) -> None:
-        """Move the task to another queue, unless it runs. Its state does not change. `queue` becomes the new queue.
+        """Move the task to another queue, unless it runs or has succeeded. `queue` becomes the new queue.
 
-        If the move is interrupted, the task can run in exactly one of the queues; see `Inspector.move_task`.
+        An archived task runs again there. If the move is interrupted, call `move` again; see `Inspector.move_task`.
 
         Raises:
             TaskNotFoundError: The task ended without retention, or was deleted.
             TaskIdConflictError: The other queue has a task with this id. The task was not moved.
             DuplicateTaskError: Another task in the other queue holds the unique lock. The task was not moved.
-            TaskStateError: The task is being moved to a third queue. `TaskActiveError` if it runs.
+            TaskStateError: The task has succeeded, or is being moved to a third queue. `TaskActiveError` if it runs.
             TaskNotSentError: The surrounding transaction has not committed yet.
             ConfigurationError: The name of the other queue is not valid, or is the same.
         """

@@ -7,8 +7,8 @@ ids take about 100 bytes of memory each.
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.plans import Progress, RequestPlan
+from taskq_core.inspector.change import check_target
 from taskq_core.inspector.known import check_group, known_queue, known_state
-from taskq_core.inspector.move import check_target
 from taskq_core.inspector.search import all_ids
 from taskq_core.inspector.selection import CHUNK, ActionReport, TaskAction, TaskRef, act_on_chunk, check_state
 from taskq_core.wire import TaskState
@@ -62,7 +62,10 @@ def move_all(
     group: str | None = None,
     progress: Progress | None = None,
 ) -> RequestPlan[int]:
-    """Move all tasks of a state to another queue, as `move_task` moves one task. Active tasks cannot be moved.
+    """Move all tasks of a state to another queue, as `move_task` moves one task: all except active and completed ones.
+
+    If the call is interrupted, up to 100 tasks may be archived whose move is not finished. Their last error begins with
+    "copied to queue"; move them again.
 
     Returns:
         The number of moved tasks. A task stays in its queue if the other queue has its id or its unique lock, or if

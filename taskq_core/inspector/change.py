@@ -13,6 +13,7 @@ from taskq_core.broker.operations.actions import OK, Action
 from taskq_core.broker.operations.operation import confirmation
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import (
+    ConfigurationError,
     QueueNotPausedError,
     QueuePausedError,
     TaskActiveError,
@@ -23,7 +24,7 @@ from taskq_core.handles.changing import check_payload, identify, refusal, start_
 from taskq_core.inspector.known import check_text, known_queue
 from taskq_core.inspector.reading import task
 from taskq_core.settings import Duration
-from taskq_core.wire import Keys
+from taskq_core.wire import Keys, validate_queue_name
 
 
 def run_task(app: TaskQ, queue: str, task_id: str, *, generation: str = "") -> RequestPlan[None]:
@@ -309,3 +310,39 @@ def resume(keys: Keys, queue: str) -> RequestPlan[None]:
     queue_keys = yield from known_queue(keys, queue)
     if not (yield from ask(actions.resume(queue_keys))):
         raise QueueNotPausedError(queue)
+
+
+def move_task(keys: Keys, queue: str, task_id: str, to_queue: str, *, generation: str = "") -> RequestPlan[None]:
+    """Move a task to another queue: archive it, enqueue a copy with the same id there, and delete the original.
+
+    A pending, scheduled, retried or aggregating task waits in the other queue for the same time or group. An archived
+    task runs again. If the move is interrupted, the original stays archived, its last error names the other queue, and
+    it cannot run until the same move is repeated. The repeat makes no second copy, even if the copy has run already.
+
+    Args:
+        queue: Name of the queue.
+        task_id: Id of the task.
+        to_queue: Name of the other queue.
+        generation: As in `run_task`.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        TaskNotFoundError: The queue holds no task with this id.
+        TaskIdConflictError: The other queue has a task with this id. The task was not moved.
+        DuplicateTaskError: Another task in the other queue holds the unique lock of the task. The task was not moved.
+        TaskStateError: The task has succeeded, or is being moved to a third queue. `TaskActiveError` if it is running.
+        WireFormatError: The stored task cannot be read.
+        ConfigurationError: The name of the other queue is not valid, or is the same.
+    """
+    check_text("task_id", task_id)
+    check_target(queue, to_queue)
+    queue_keys = yield from known_queue(keys, queue)
+    seen = identify(queue_keys, task_id, generation)
+    yield from changing.move_one(keys, queue_keys, keys.queue(to_queue), task_id, generation=seen)
+
+
+def check_target(queue: str, to_queue: str) -> None:
+    """Check the name of the queue to move tasks to."""
+    validate_queue_name(to_queue)
+    if to_queue == queue:
+        raise ConfigurationError(f"the target queue must differ from {queue!r}")

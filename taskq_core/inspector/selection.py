@@ -19,7 +19,7 @@ from taskq_core.broker.operations.new_tasks import StoreCode
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import BrokerError, ConfigurationError, WireFormatError
 from taskq_core.handles.changing import start_of
-from taskq_core.handles.moving import move
+from taskq_core.handles.copying import move
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector.known import check_text
 from taskq_core.inspector.records import UnreadableTask
@@ -39,7 +39,7 @@ class TaskAction(StrEnum):
     CANCEL = "cancel"
     """Ask the worker that runs the task to cancel it."""
     MOVE = "move"
-    """Move the task to another queue."""
+    """Move the task to another queue. An archived task runs again there."""
 
 
 class Skip(StrEnum):
@@ -53,8 +53,8 @@ class Skip(StrEnum):
     """The state of the task does not allow the action."""
     LOST = "lost"
     """The task is missing from the list of its state; `reconcile` repairs this."""
-    MOVING = "moving"
-    """The task is being moved to another queue."""
+    COPIED = "copied"
+    """The task is the archived original of a move that was interrupted."""
     STEPS = "steps"
     """The task has stored steps or signals, so it cannot be moved to another queue."""
     ID_TAKEN = "id_taken"
@@ -88,7 +88,7 @@ ALLOWED_STATES: dict[TaskAction, Sequence[TaskState]] = {
     TaskAction.ARCHIVE: (TaskState.PENDING, *_WAITING, TaskState.COMPLETED),
     TaskAction.DELETE: _NOT_ACTIVE,
     TaskAction.CANCEL: (TaskState.ACTIVE,),
-    TaskAction.MOVE: _NOT_ACTIVE,
+    TaskAction.MOVE: (TaskState.PENDING, *_WAITING, TaskState.ARCHIVED),
 }
 """States in which each action on a task is allowed."""
 
@@ -142,7 +142,7 @@ class ActionReport:
             self.skipped[Skip.GONE, ""] += 1
         elif answer == Refusal.LARGE:
             self.skip(Skip.UNREADABLE)
-        elif answer in (Refusal.LOST, Refusal.MOVING, Refusal.STEPS):
+        elif answer in (Refusal.LOST, Refusal.COPIED, Refusal.STEPS):
             self.skipped[Skip(answer), ""] += 1
         elif task.state is not None and answer != task.state:
             self.skipped[Skip.CHANGED, answer] += 1
@@ -249,7 +249,7 @@ def act_on_chunk(
     skipped.
     """
     keys, name = app.runtime.keys, tasks[0].queue
-    unknown = [task.id for task in tasks if task.generation is None]
+    unknown = [task.id for task in tasks if task.generation is None or (to_queue and not task.generation)]
     known = (yield from ask(actions.identify(keys.queue(name), unknown))) if unknown else ()
     generations = {task.id: task.generation or "" for task in tasks} | dict(zip(unknown, known, strict=True))
     if action is TaskAction.CANCEL:
@@ -296,10 +296,10 @@ def _move(
         return
     by_id = {task.id: task for task in tasks}
     moved = yield from move(keys, keys.queue(name), keys.queue(to), list(by_id), state=state, generations=generations)
-    for departure, code in moved:
-        task = by_id[departure.task_id]
-        if departure.answer != OK or code == StoreCode.STORED:
-            report.record(task, departure.answer)
+    for original, code in moved:
+        task = by_id[original.task_id]
+        if original.answer != OK or code in (StoreCode.STORED, StoreCode.STORED_BEFORE):
+            report.record(task, original.answer)
         elif isinstance(code, WireFormatError) or code is None:
             report.skip(Skip.UNREADABLE)
         else:

@@ -9,7 +9,7 @@ from typing import Any, Concatenate, ParamSpec
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import Progress, RequestPlan, T, run_plan
-from taskq_core.inspector import bulk, change, control, move, presence, reading, removal, schedules
+from taskq_core.inspector import bulk, change, control, presence, reading, removal, schedules
 from taskq_core.inspector import limits as limit_plans
 from taskq_core.inspector.known import known_queue
 from taskq_core.inspector.matching import act_on_matching, find_tasks
@@ -101,7 +101,7 @@ class Inspector:
     retry_task = _with_app(change.retry_task)
     update_payload = _with_keys(change.update_payload)
     reschedule_task = _with_keys(change.reschedule_task)
-    move_task = _with_keys(move.move_task)
+    move_task = _with_keys(change.move_task)
     cancel_task = _with_keys(presence.cancel_task)
     signal_task = _with_app(change.signal_task)
     forget_step = _with_keys(change.forget_step)
@@ -113,7 +113,6 @@ class Inspector:
     archive_all = _with_app(bulk.archive_all)
     delete_all = _with_app(bulk.delete_all)
     move_all = _with_app(bulk.move_all)
-    finish_moves = _with_keys(move.finish_moves)
 
     # workers, schedules and the Redis server
     servers = _with_keys(presence.servers)

@@ -52,7 +52,6 @@ _OUTCOMES: Mapping[str, tuple[int, str]] = {
     "expired": (410, marked("This link has expired.")),
     "invalid": (404, marked("This link is not valid.")),
     "away": _AWAY,
-    "moving": _AWAY,
     "full": _REFUSED,
     "lost": _REFUSED,
 }

@@ -84,7 +84,7 @@ _REASONS = {
         "%(count)s is %(state)s, which does not allow it", "%(count)s are %(state)s, which does not allow it"
     ),
     Skip.LOST: nmarked("%(count)s is damaged", "%(count)s are damaged"),
-    Skip.MOVING: nmarked("%(count)s is on its way to another queue", "%(count)s are on their way to another queue"),
+    Skip.COPIED: nmarked("%(count)s is on its way to another queue", "%(count)s are on their way to another queue"),
     Skip.STEPS: nmarked("%(count)s has stored steps", "%(count)s have stored steps"),
     Skip.ID_TAKEN: nmarked(
         "the id of %(count)s is taken in the other queue", "the ids of %(count)s are taken in the other queue"

@@ -57,9 +57,9 @@ class QueueKeys:
         self.urgent = own + "urgent"  # sorted set, expiring: ids of pending tasks with a priority, in order
         self.letters = own + "letters"  # sorted set: id of an archived task for the dead-letter handlers, by due time
         self.quarantine = own + "quarantine"  # sorted set: id of an unreadable task by time of quarantine (s)
-        self.moving = own + "moving"  # sorted set: id of a task that is being moved, by start of the move (s)
-        self.moved = own + "moved"  # sorted set: receipt of a task from another queue, by its expiry (s)
-        self.delivered = own + "delivered"  # sorted set: receipt of a task from an outbox, by time of delivery (s)
+        self.delivered = (
+            own + "delivered"
+        )  # sorted set: receipt of a task from an outbox or of a copy, by time of delivery (s)
         self.runs = own + "runs"  # hash: runs of periodic entries that were not copied to the schedule table yet
         self.combined = own + "combined"  # sorted set: id of an aggregation set with members to delete, by time (s)
         self.steps = own + "wf-steps"  # sorted set: started workflow step, by start (s)

@@ -6,9 +6,6 @@ worker that finds the lease free makes the next pass, so a restarted worker does
 keys of the server, so a worker makes only one pass at a time. So it takes at most a fifth of one connection's time,
 however many queues there are. The counters of repairs should stay at zero. Otherwise another program changes the keys,
 or Redis has lost some of them.
-
-The reconciler also completes interrupted moves of tasks to other queues, for example of an inspector whose process
-died.
 """
 
 import logging
@@ -16,12 +13,8 @@ import random
 from collections import Counter
 from typing import Any
 
-from taskq_core.broker.operations.actions import MOVE_S
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.services import lead
-from taskq_core.broker.plans import arun_plan
-from taskq_core.errors import BrokerError
-from taskq_core.handles.moving import finish
 from taskq_core.repair.reconcile import RECHECK_S, Finding, FindingKind, ReconcileReport, arun, reconcile
 from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys
@@ -69,7 +62,6 @@ class Reconciler(QueueService):
             report = await arun(plan, self._send, rest=REST)
             self.passes += 1
             self._report(report)
-            await self._finish_moves()
         return AGAIN_S if report.repaired and not report.is_complete else jittered(self._every_s)
 
     async def _lead(self) -> bool:
@@ -84,27 +76,6 @@ class Reconciler(QueueService):
             # harm.
             await self._lead()
         return await self._runner.run(operation)
-
-    async def _finish_moves(self) -> None:
-        """Complete interrupted moves to other queues. After a failure, the next regular pass tries again."""
-        name = self._queue.name
-        try:
-            moved = await arun_plan(finish(self._context.keys, self._queue, idle_s=MOVE_S), self._send)
-        except BrokerError as error:
-            logger.error(
-                "tasks that were being moved from queue %s to other queues cannot be moved now; trying again: %s",
-                name,
-                error,
-                extra={"queue": name},
-            )
-            return
-        if moved:
-            logger.warning(
-                "completed the interrupted move of %d tasks out of queue %s",
-                moved,
-                name,
-                extra={"queue": name},
-            )
 
     def _report(self, report: ReconcileReport) -> None:
         counts = Counter(finding.kind for finding in report.findings if finding.repaired)

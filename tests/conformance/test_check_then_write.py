@@ -105,9 +105,8 @@ def settlements() -> list[Settlement]:
     ]
 
 
-def departure(task_id: str, state: str) -> actions.Departure:
-    fields = {b"msg": task_id.encode(), b"state": state.encode()}
-    return actions.Departure(task_id, actions.OK, "1", "default", str(NOW_S), lock_ms=5000, fields=fields)
+def original(task_id: str, state: str) -> actions.Original:
+    return actions.Original(task_id, actions.OK, "1", state, str(NOW_S), lock_ms=5000, fields={})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +135,7 @@ CASES = {
                     ("r1", NewTask("n1", b"m")),
                     ("r2", NewTask("n2", b"m", start_at_s=NOW_S + 60)),
                     ("r3", NewTask("n3", b"m", group="other")),
+                    ("r4", NewTask("n4", b"m", fields={b"taskq_step": b"0 t n4 x", b"taskq_cursor": b"{}"})),
                 ],
                 ReceiptSlot("t"),
                 claim_ends_ms=LATER // 1_000_000,
@@ -343,41 +343,28 @@ CASES = {
     "pause": Case(build=lambda q: at_time(NOW_NS, actions.pause(q)), tolerate="paused"),
     "close_queue": Case(
         build=lambda q: actions.close_queue(q, force=True),
-        refuse="active pending scheduled retry archived completed groups group(other) aggregation_sets quarantine "
-        "moving",
+        refuse="active pending scheduled retry archived completed groups group(other) aggregation_sets quarantine",
     ),
     "discard": Case(
         build=lambda q: actions.discard(q),
         refuse="removed(pending) removed(scheduled) removed(retry) removed(archived) removed(completed) "
-        "removed(groups) removed(aggregation_sets) removed(quarantine) removed(moving)",
+        "removed(groups) removed(aggregation_sets) removed(quarantine)",
         tolerate="task(doomed)",
     ),
     "purge": Case(build=lambda q: actions.purge(q, "0", own=False)),
-    "move_out": Case(
+    "copy_out": Case(
         build=lambda q: at_time(
             NOW_NS,
-            actions.move_out(q, ["due", "old", "ended", "grouped", "p1", "leaving"], token="2", target="elsewhere"),
+            actions.copy_out(q, ["due", "old", "grouped", "p1", "leaving"], token="2", target="elsewhere"),
         ),
-        refuse="groups moving",
+        refuse="pending archived groups",
         tolerate="task(due) task(leaving) held_lock",
     ),
-    "move_in": Case(
+    "copy_end": Case(
         build=lambda q: at_time(
-            NOW_NS,
-            actions.move_in(
-                q,
-                [(departure("n1", "pending"), q.unique("t", b"")), (departure("n2", "scheduled"), "")],
-                until_s=NOW_S,
-            ),
+            NOW_NS, actions.copy_end(q, token="1", copied=[], back=[original("leaving", "pending")])
         ),
-        refuse="pending scheduled retry archived completed groups wake moved",
-        tolerate="task(n1) lock",
-    ),
-    "move_end": Case(
-        build=lambda q: at_time(
-            NOW_NS, actions.move_end(q, token="1", gone=[], back=[departure("leaving", "pending")])
-        ),
-        refuse="pending scheduled retry archived completed groups wake moving",
+        refuse="pending scheduled retry archived groups wake",
         tolerate="task(leaving)",
     ),
     "scan_tasks": Case(
@@ -452,7 +439,7 @@ def ready(broker: Broker) -> None:
     broker.raw.sadd(queue.groups, "g2")
     broker.raw.hset(queue.task("p1"), "unique_key", LOCK)
     broker.enqueue("leaving", "doomed")
-    broker.run(at_time(NOW_NS, actions.move_out(queue, ["leaving"], token="1", target="elsewhere")))
+    broker.run(at_time(NOW_NS, actions.copy_out(queue, ["leaving"], token="1", target="elsewhere")))
     broker.raw.lrem(queue.pending, 0, "doomed")
     broker.raw.rpush(queue.removed("pending"), "doomed")
 
@@ -525,9 +512,7 @@ def check_whole(broker: Broker, *, but: str) -> None:
         assert kind == "hash"
         state = value[b"state"].decode()
         places = [queue.prefix + state, queue.removed(state)]
-        if b"taskq_moving" in value:
-            places = [queue.moving]
-        elif state == "aggregating":
+        if state == "aggregating":
             group = queue.group(value[b"group"].decode())
             sets = [each.decode() for each in found if each.startswith(f"{group}:".encode())]
             places = [group, *sets, *(each.decode() for each in found if each.startswith(queue.combined.encode()))]

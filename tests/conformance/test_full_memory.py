@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from taskq_core.broker.operations import actions, aggregation, new_tasks, runs, services, views
+from taskq_core.broker.operations import actions, aggregation, new_tasks, outbox, runs, services, views
 from taskq_core.broker.operations.aggregation import GroupCheck
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot, StoreCode
 from taskq_core.broker.operations.runs import Outcome, Settlement
@@ -213,11 +213,12 @@ def test_a_full_redis_removes_a_queue(full: Broker) -> None:
 
 def test_a_full_redis_returns_a_task_that_cannot_be_moved(full: Broker) -> None:
     queue, other = full.queue, full.keys.queue("other")
-    departures = full.run(at_time(NOW_NS, actions.move_out(queue, ["due"], token="a", target="other")))
+    _, tasks = full.run(at_time(NOW_NS, actions.copy_out(queue, ["due"], token="a", target="other")))
+    row = ("a:due", NewTask("due", b"m"))
 
     with pytest.raises(BrokerFullError):
-        full.run(at_time(NOW_NS, actions.move_in(other, [(departures.tasks[0], "")], until_s=NOW_S + 9)))
-    assert full.run(at_time(NOW_NS, actions.move_end(queue, token="a", gone=[], back=departures.tasks))) == 1
+        full.run(at_time(NOW_NS, outbox.deliver(other, [row], ReceiptSlot("a"), claim_ends_ms=LATER // 1_000_000)))
+    assert full.run(at_time(NOW_NS, actions.copy_end(queue, token="a", copied=[], back=tasks))) == 1
 
     assert full.raw.zscore(queue.scheduled, "due") == NOW_S + 1
     assert not full.raw.exists(other.task("due"))

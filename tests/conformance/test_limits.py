@@ -325,7 +325,7 @@ WITHDRAWN: dict[str, Any] = {
     "put off": lambda life: life.act(Action.WAIT, "a", start="+60000"),
     "rescheduled": lambda life: life.run(actions.change_task(life.broker.queue, "a", start="+60000")),
     "revoked": lambda life: (life.run(actions.revoke(life.broker.queue, "a")), life.admit()),
-    "moved": lambda life: life.run(actions.move_out(life.broker.queue, ["a"], token="1", target="b")),
+    "moved": lambda life: life.run(actions.copy_out(life.broker.queue, ["a"], token="1", target="b")),
 }
 LINES = (sequence("k", "skip"), places(1), bucket(1, 1000, 1))
 

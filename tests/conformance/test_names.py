@@ -6,7 +6,7 @@ from importlib.resources import files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from taskq_core.broker.operations import actions, new_tasks, runs, services, views
+from taskq_core.broker.operations import actions, new_tasks, outbox, runs, services, views
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.operations.services import Recovery, Verdict
@@ -119,12 +119,12 @@ def test_a_task_with_any_id_can_be_changed_and_moved(broker: Broker) -> None:
     scan = run(views.scan_tasks(queue, TaskState.PENDING, views.ScanPlace(), count=99))
     assert scan.ids == IDS[::-1]
     name = QUEUES[3]
-    departures = run(at_time(NOW_NS, actions.move_out(queue, IDS, token="a", target=name)))
-    assert {task.target for task in departures.tasks} == {name}
-    target = broker.keys.queue(name)
+    _, tasks = run(at_time(NOW_NS, actions.copy_out(queue, IDS, token="a", target=name)))
+    target, slot = broker.keys.queue(name), ReceiptSlot("a")
+    copies = [(task.receipt, NewTask(task.task_id, b"m")) for task in tasks]
 
-    codes = run(at_time(NOW_NS, actions.move_in(target, [(task, "") for task in departures.tasks], until_s=NOW_S)))
-    ended = run(at_time(NOW_NS, actions.move_end(queue, token="a", gone=departures.tasks, back=[])))
+    codes = run(at_time(NOW_NS, outbox.deliver(target, copies, slot, claim_ends_ms=(NOW_S + 9) * 1000)))
+    ended = run(at_time(NOW_NS, actions.copy_end(queue, token="a", copied=tasks, back=[])))
 
     assert codes == "1" * len(IDS)
     assert ended == len(IDS)

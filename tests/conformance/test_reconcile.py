@@ -1,4 +1,4 @@
-"""Test that damage is found and repaired on every store, and that healthy and moving tasks are not changed."""
+"""Test that damage is found and repaired on every store, and that healthy tasks are not changed."""
 
 import time
 from collections.abc import Callable
@@ -562,27 +562,6 @@ class TestRepairs:
 
         assert look(broker, repair=True).findings == ()
 
-    def test_a_task_that_is_being_moved_is_not_repaired(self, broker: Broker) -> None:
-        queue, raw = broker.queue, broker.raw
-        put(broker, "a")
-        raw.delete(queue.pending)
-        raw.zadd(queue.moving, {"a": 1})
-        raw.hset(queue.task("a"), "taskq_moving", "aa::other")
-
-        assert look(broker, repair=True).findings == ()
-
-    def test_an_unlisted_move_is_listed_again(self, broker: Broker) -> None:
-        queue, raw = broker.queue, broker.raw
-        put(broker, "a")
-        raw.delete(queue.pending)
-        raw.hset(queue.task("a"), "taskq_moving", "aa::other")
-
-        report = look(broker, repair=True)
-
-        assert found(report) == {"a": "not_listed"}
-        assert raw.zrange(queue.moving, 0, -1) == [b"a"]
-        assert broker.pending() == []
-
     def test_a_task_of_a_queue_that_is_being_removed_is_not_repaired(self, broker: Broker) -> None:
         put(broker, "a")
         put(broker, "b", group=GROUP)
@@ -876,7 +855,7 @@ class TestBounds:
         assert sorted(broker.pending()) == sorted(ids)
 
 
-OWN = ("wake", "quarantine", "combined", "moving")
+OWN = ("wake", "quarantine", "combined")
 STRUCTURES = ("pending", "active", "lease", "scheduled", "retry", "archived", "completed", "groups", "aggregation_sets")
 
 

@@ -46,12 +46,6 @@ from taskq_core.wire.samples import LEVELS, QueueSample
 from taskq_core.wire.tallies import TypeCounters
 from tests.conformance.stores import Broker, Store
 
-
-def leaving(queue: QueueKeys) -> actions.Departure:
-    fields = {b"msg": b"m", b"state": b"pending"}
-    return actions.Departure("a", actions.OK, "1", queue.name, "", lock_ms=None, fields=fields)
-
-
 EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "enqueue": lambda q: new_tasks.enqueue(q, [NewTask("a", b"m")], ReceiptSlot("t")),
     "deliver": lambda q: outbox.deliver(q, [("r", NewTask("a", b"m"))], ReceiptSlot("t"), claim_ends_ms=1 << 52),
@@ -144,9 +138,8 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "close_queue": lambda q: actions.close_queue(q, force=False),
     "discard": lambda q: actions.discard(q),
     "purge": lambda q: actions.purge(q, "0", own=True),
-    "move_out": lambda q: actions.move_out(q, ["a"], token="1", target="b"),
-    "move_in": lambda q: actions.move_in(q, [(leaving(q), "")], until_s=4_000_000_000),
-    "move_end": lambda q: actions.move_end(q, token="1", gone=[], back=[]),
+    "copy_out": lambda q: actions.copy_out(q, ["a"], token="1", target="b"),
+    "copy_end": lambda q: actions.copy_end(q, token="1", copied=[], back=[]),
     "limits_move": lambda q: limits.limits_move(q),
     "load_steps": lambda q: steps.load_steps(q, "a", owner="w1", run=1),
     "store_step": lambda q: steps.store_step(q, "a", "s:x", b"1 1 1", owner="w1", run=1),

@@ -10,7 +10,7 @@ from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.operations.new_tasks import NewTask, StoreCode
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.errors import ConfigurationError
-from taskq_core.handles.moving import move
+from taskq_core.handles.copying import move
 from taskq_core.inspector import change, removal
 from taskq_core.repair.reconcile import FindingKind, reconcile, run
 from taskq_core.wire import (
@@ -362,7 +362,7 @@ class TestConflicts:
         assert self.code(broker, task(broker, "b", f"f{conflict}", group="g")) == ("d", ["a"])
         broker.store.flush()
         enqueue(broker, task(broker, "a", "fd"))
-        broker.run(at_time(NOW_NS, actions.move_out(broker.queue, ["a"], token="ab", target="low")))
+        broker.run(at_time(NOW_NS, actions.copy_out(broker.queue, ["a"], token="ab", target="low")))
 
         assert self.code(broker, task(broker, "c", f"f{conflict}")) == ("d", ["a"])
 

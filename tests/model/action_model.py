@@ -1,11 +1,13 @@
-"""The expected effects of inspector actions on tasks and queues, and of moving tasks to another queue."""
+"""The expected effects of inspector actions on tasks and queues, and of moves to another queue."""
 
 from collections.abc import Sequence
 
-from taskq_core.broker.operations.actions import OK, Action, Closed, Departure
+from taskq_core.broker.operations import actions, outbox
+from taskq_core.broker.operations.actions import OK, Action, Closed, Original
+from taskq_core.broker.operations.new_tasks import NewTask
 from tests.model.service_model import ServiceModel
-from tests.model.store_model import lock_named_by, tens
-from tests.model.world import Queue, Task
+from tests.model.store_model import lock_named_by
+from tests.model.world import Queue
 
 _REFUSED = {
     Action.RUN: {"active", "pending"},
@@ -14,7 +16,6 @@ _REFUSED = {
     Action.DELETE: {"active"},
     Action.WAIT: {"active"},
 }
-_RECEIPT_S = 2_592_000
 
 
 class ActionModel(ServiceModel):
@@ -42,10 +43,10 @@ class ActionModel(ServiceModel):
         task = queue.tasks.get(task_id)
         if task is None:
             return ""
-        if task.moving:
-            return "moving"
         if task.state in _REFUSED[action] or (wanted is not None and task.state != wanted):
             return task.state
+        if task.copied:
+            return "copied"
         if not self._withdraw(queue, task_id):
             return "lost"
         if action is Action.WAIT and task.state in {"scheduled", "retry"}:
@@ -75,8 +76,6 @@ class ActionModel(ServiceModel):
         task = queue.tasks.get(task_id)
         if task is None:
             return ""
-        if task.moving:
-            return "moving"
         if task.state in {"active", "completed", "archived"}:
             return task.state
         if not self._withdraw(queue, task_id):
@@ -90,8 +89,8 @@ class ActionModel(ServiceModel):
             return ""
         if task.message == new != old:
             return OK
-        if task.moving:
-            return "moving"
+        if task.copied:
+            return "copied"
         if task.state in {"active", "completed"} or (task.state == "aggregating" and not task.is_listed):
             return task.state
         if task.message != old:
@@ -140,92 +139,74 @@ class ActionModel(ServiceModel):
 
     # --- moving to another queue --------------------------------------------------------------------------------------
 
-    def move_out(
+    def copy_out(
         self, queue: Queue, ids: Sequence[str], *, token: str, target: str, state: str | None = None
     ) -> list[str]:
-        return [self._set_out(queue, task_id, token, target, state) for task_id in ids]
+        return [self._copy_out(queue, task_id, token, target, state) for task_id in ids]
 
-    def _set_out(self, queue: Queue, task_id: str, token: str, target: str, wanted: str | None) -> str:
+    def _copy_out(self, queue: Queue, task_id: str, token: str, target: str, wanted: str | None) -> str:
         task = queue.tasks.get(task_id)
         if task is None:
             return ""
-        if task.moving:
-            first, _, score, to = task.moving.split(":")
-            if target and target != to:
-                return "moving"
-            task.moving = f"{first}:{token}:{score}:{to}"
-            return OK
-        if not target:
-            return ""
-        if task.state == "active" or (wanted is not None and task.state != wanted):
+        if wanted is not None and task.state != wanted:
             return task.state
-        score = "" if task.score is None else str(task.score)
-        if not self._withdraw(queue, task_id):
-            return "lost"
-        task.moving, task.score = f"{token}:{token}:{score}:{target}", None
+        if task.copied:
+            copy, caller, first, last, size, before, score, to = task.copied.split(":")
+            if to != target or task.state != "archived" or self.now_s > int(first) + actions.COPY_KEPT_S:
+                return "copied"
+            if not task.is_listed:
+                return "lost"
+            if caller != token:
+                caller = token if self.now_s > int(last) + 2 * actions.CLAIM_S else ""
+        else:
+            if task.state in {"active", "completed"}:
+                return task.state
+            copy = caller = token
+            first, size = str(self.now_s), str(len(task.message))
+            before, score = task.state, "" if task.score is None else str(task.score)
+            if not self._withdraw(queue, task_id):
+                return "lost"
+            task.message += actions.copied_error(target)
+            if task.state != "archived":
+                task.state, task.score = "archived", self.now_s
+        task.copied = ":".join((copy, caller, first, str(self.now_s), size, before, score, target))
         return OK
 
-    def move_in(self, queue: Queue, tasks: Sequence[tuple[Departure, str]], *, until_s: int) -> str | None:
-        if self.now_s > until_s:
-            return None
+    def deliver(self, queue: Queue, rows: Sequence[tuple[str, NewTask]], *, claim_ends_ms: int) -> str:
+        if self.now_ns // 1_000_000 >= claim_ends_ms:
+            return "l" * len(rows)
+        self._fresh.clear()
         codes = ""
-        for departure, lock in tasks:
-            task_id, receipt = departure.task_id, f"{departure.move}:{departure.task_id}"
-            if receipt in queue.receipts:
-                code = "1"
-            elif f"x{receipt}" in queue.receipts or task_id in queue.tasks:
-                code = "0"
-            elif lock and self.is_taken(queue, lock):
-                code = "d"
-            else:
-                code = "1"
-                self._arrive(queue, departure, lock)
-                queue.receipts[receipt] = self.now_s + _RECEIPT_S
-            if code != "1":
-                queue.receipts[f"x{receipt}"] = self.now_s + _RECEIPT_S
+        for receipt, new in rows:
+            code = "s" if receipt in queue.receipts else self.store(queue, new)
+            if code in {"1", "s"}:
+                queue.receipts[receipt] = self.now_s
+            if code == "1":
+                queue.tasks[new.task_id].cursor = new.fields.get(b"taskq_cursor", b"").decode()
             codes += code
-        queue.receipts = {name: until for name, until in queue.receipts.items() if until > self.now_s}
+        oldest_s = self.now_s - outbox.DELIVERED_KEPT_S
+        queue.receipts = {name: at_s for name, at_s in queue.receipts.items() if at_s > oldest_s}
         return codes
 
-    def _arrive(self, queue: Queue, departure: Departure, lock: str) -> None:
-        words = {name: value.decode() for name, value in departure.fields.items() if name not in {b"msg", b"result"}}
-        task = Task(
-            departure.fields[b"msg"],
-            words[b"state"],
-            pending_since=words.get(b"pending_since", ""),
-            lock=words.get(b"unique_key", ""),
-            rule=words.get(b"taskq_unique", ""),
-            group=words.get(b"group", ""),
-            later_group=words.get(b"taskq_group", ""),
-            result=departure.fields.get(b"result"),
-            cursor=words.get(b"taskq_cursor", ""),
-        )
-        queue.tasks[departure.task_id] = task
-        if task.state == "pending":
-            queue.pending.append(departure.task_id)
-            queue.has_token = True
-        else:
-            task.score = int(departure.score or self.now_s)
-        if lock and departure.lock_ms:
-            left_s = -1 if departure.lock_ms < 0 else tens(-(-departure.lock_ms // 1000))
-            queue.locks[lock] = (departure.task_id, left_s)
-
-    def move_end(self, queue: Queue, *, token: str, gone: Sequence[Departure], back: Sequence[Departure]) -> int:
+    def copy_end(self, queue: Queue, *, token: str, copied: Sequence[Original], back: Sequence[Original]) -> int:
         ended = 0
-        for departure in (*gone, *back):
-            task_id = departure.task_id
+        for original in (*copied, *back):
+            task_id = original.task_id
             task = queue.tasks.get(task_id)
-            if task is None or not task.moving.startswith(f"{departure.move}:{token}:"):
+            if task is None or task.state != "archived" or not task.copied or not task.is_listed:
+                continue
+            copy, caller, _, _, size, before, score, _ = task.copied.split(":")
+            if copy != original.copy or (original in back and caller != token):
                 continue
             ended += 1
-            if departure in gone:
-                self.delete(queue, task_id)
+            if original in copied:
+                self.delete(queue, task_id, lock_named_by(task) if before == "aggregating" else task.lock)
                 continue
-            score = task.moving.split(":")[2]
-            task.moving = ""
-            if task.state == "pending":
+            task.message, task.state, task.copied, task.score = task.message[: int(size)], before, "", None
+            if before == "pending":
                 queue.pending.append(task_id)
                 queue.has_token = True
             else:
                 task.score = int(score or self.now_s)
+            self.update_lock(queue, task_id, task.rule, task.lock, before)
         return ended

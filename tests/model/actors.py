@@ -13,7 +13,7 @@ from taskq_core.broker.operations.runs import Outcome
 from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.broker.plans import RequestPlan
 from taskq_core.errors import BrokerReplyError
-from taskq_core.handles.moving import finish, move
+from taskq_core.handles.copying import move
 from tests.clock import at_time
 from tests.model.scenes import GRACE_S, LEADER_MS, LEASE_S, SCENES, Scene
 
@@ -25,10 +25,10 @@ def _run_plan(scene: Scene, plan: RequestPlan[object]) -> Iterator[None]:
     """Execute a request plan at the time of the scene. Pause after operations that read or change a task's place."""
     operation = next(plan)
     while True:
-        if operation.name in {"move_out", "move_in", "move_end"}:
+        if operation.name in {"copy_out", "deliver", "copy_end"}:
             operation.args = [str(scene.now_ns), *operation.args[1:]]
         answer = scene.execute(operation)
-        if operation.name in {"list_moving", "move_in", "move_end"} or len(operation.args) > 6:
+        if operation.name in {"copy_out", "deliver", "copy_end"}:
             yield
         try:
             operation = plan.send(answer)
@@ -216,11 +216,6 @@ def mover(scene: Scene, who: str) -> Iterator[None]:
     yield from _run_plan(scene, move(keys, scene.queue, keys.queue("other"), ["t"], state=None))
 
 
-def finisher(scene: Scene, who: str) -> Iterator[None]:
-    """Finish moves that were interrupted."""
-    yield from _run_plan(scene, finish(scene.keys, scene.queue, idle_s=60))
-
-
 # --- requests that arrive late ----------------------------------------------------------------------------------------
 
 
@@ -305,11 +300,10 @@ ACTORS: dict[str, tuple[Actor, tuple[str, ...]]] = {
     "unique enqueuer": (unique_enqueuer, _ALL),
     "revoker": (revoker, _ALL),
     **{f"inspector {each.value}": (inspect_with(each), _ALL) for each in Action},
-    "rewriter": (rewriter, (*_WAITING, "in_set", "running", "moving")),
+    "rewriter": (rewriter, (*_WAITING, "in_set", "running", "copied")),
     "pauser": (pauser, ("pending",)),
     "remover": (remover, _ALL),
-    "mover": (mover, (*_WAITING, "completed", "in_set", "running", "moving")),
-    "finisher": (finisher, ("moving",)),
+    "mover": (mover, (*_WAITING, "completed", "in_set", "running", "copied")),
 }
 """Actors by name, with the scenes in which they have work to do."""
 

@@ -11,8 +11,6 @@ from hypothesis.stateful import rule
 
 from taskq_core.broker.operations import actions, aggregation, schedules, services
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.plans import run_plan
-from taskq_core.handles.moving import finish
 from taskq_core.repair.reconcile import ReconcileReport, reconcile, run
 from tests.model.base_machine import GRACE_S, LEADER_S, QUEUES, STATES, BaseMachine, ids
 from tests.model.world import Value, read, read_queues, text
@@ -20,8 +18,8 @@ from tests.model.world import Value, read, read_queues, text
 GARBLED = b"\xff not a message"
 GHOST = "ghost"
 HOW = ("delete", "retype", "drop", "add", "twice", "change")
-FIELDS = ("msg", "state", "group", "taskq_owner", "taskq_moving")
-_CLOCKED = {"probe", "repair_tasks", "relist", "move_out", "move_in", "move_end", "adopt", "collect_groups"}
+FIELDS = ("msg", "state", "group", "taskq_owner", "taskq_copied")
+_CLOCKED = {"probe", "repair_tasks", "relist", "adopt", "collect_groups"}
 _NOT_DAMAGED = ("quarantine", "rcpt")
 """Keys that the rules do not damage: no operation reads the quarantine, and receipts expire after two minutes."""
 
@@ -56,9 +54,6 @@ class DamageRules(BaseMachine):
         touched = self.touched(name, key, value) | self.change(key, value, how, other, state, field)
 
         self.repair(name)
-        if key == queue.moving or any(before.tasks[each].moving for each in touched & before.tasks.keys()):
-            touched |= {each for each, task in before.tasks.items() if task.moving}
-            run_plan(finish(self.keys, queue), self.send)  # a worker's reconciler does this after a while
         self.repair(name)
         self.use_what_heals_by_itself(name, key)
 
@@ -70,11 +65,8 @@ class DamageRules(BaseMachine):
         for task_id, task in before.tasks.items():
             if task_id not in touched:
                 assert after.tasks.get(task_id) == task, (task_id, task, after.tasks.get(task_id))
-            elif task.moving and self.has_arrived(name, task_id, task.moving):
-                continue  # it may have ended in the other queue
             elif key != queue.task(task_id) or self.has_a_message(how, field):
-                elsewhere = [found[each].tasks for each in QUEUES if task.moving]
-                assert task_id in {*after.tasks, *after.quarantine}.union(*elsewhere), f"{task_id} is lost: {how} {key}"
+                assert task_id in {*after.tasks, *after.quarantine}, f"{task_id} is lost: {how} {key}"
         self.model.queues = found
         if key.startswith(queue.call("")):
             self.calls.clear()
@@ -82,10 +74,6 @@ class DamageRules(BaseMachine):
     def has_a_message(self, how: str, field: int) -> bool:
         """Whether the damaged task still has a message."""
         return how in {"add", "change"} or (how == "drop" and FIELDS[field] != "msg")
-
-    def has_arrived(self, name: str, task_id: str, moving: str) -> bool:
-        other = next(each for each in QUEUES if each != name)
-        return f"{moving.split(':')[0]}:{task_id}" in self.model.queues[other].receipts
 
     def touched(self, name: str, key: str, value: Value) -> set[str]:
         """Return the ids of tasks that a key contains, or the id of the task whose hash it is."""

@@ -5,9 +5,10 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from taskq_core.broker.operations import actions, services, views
+from taskq_core.broker.operations import actions, outbox, services, views
 from taskq_core.broker.operations.actions import Action
-from taskq_core.handles.moving import _addressed
+from taskq_core.broker.operations.new_tasks import ReceiptSlot
+from taskq_core.handles.copying import _copy_of
 from taskq_core.wire import TaskState
 from tests.clock import at_time
 from tests.model.base_machine import (
@@ -32,7 +33,7 @@ class PeopleRules(BaseMachine):
     def __init__(self) -> None:
         super().__init__()
         self.readings: list[tuple[str, str, bytes]] = []
-        self.journeys: list[dict[str, Any]] = []
+        self.moves: list[dict[str, Any]] = []
 
     @rule(
         name=queues,
@@ -114,46 +115,51 @@ class PeopleRules(BaseMachine):
 
     # --- moving to another queue --------------------------------------------------------------------------------------
 
-    @rule(name=queues, picked=picks, carries_on=st.booleans())
-    def set_out(self, name: str, picked: list[int], carries_on: bool) -> None:
+    @rule(name=queues, picked=picks, state=st.sampled_from((None, None, None, *STATES)))
+    def copy_out(self, name: str, picked: list[int], state: str | None = None) -> None:
         keys, queue = self.keys_and_queue(name)
         task_ids = self.choose_ids(name, picked)
-        to = "" if carries_on else next(each for each in QUEUES if each != name)
+        to = next(each for each in QUEUES if each != name)
         token = f"{self.next():04x}"
-        answer = self.execute(at_time(self.model.now_ns, actions.move_out(keys, task_ids, token=token, target=to)))
-        assert answer.now_s == self.model.now_s
-        assert [each.answer for each in answer.tasks] == self.model.move_out(queue, task_ids, token=token, target=to)
-        gone = [each for each in answer.tasks if each.answer == actions.OK]
-        if gone:
-            journey = {"from": name, "to": gone[0].target, "token": token, "tasks": gone, "at_s": answer.now_s}
-            self.journeys = [journey, *self.journeys[:3]]
+        wanted = None if state is None else TaskState(state)
+        step = actions.copy_out(keys, task_ids, token=token, target=to, state=wanted)
+        now_s, originals = self.execute(at_time(self.model.now_ns, step))
+        assert now_s == self.model.now_s
+        expected = self.model.copy_out(queue, task_ids, token=token, target=to, state=state)
+        assert [each.answer for each in originals] == expected
+        archived = [each for each in originals if each.answer == actions.OK]
+        if archived:
+            move = {"from": name, "to": to, "token": token, "tasks": archived, "at_s": now_s}
+            self.moves = [move, *self.moves[:3]]
 
     @rule(number=numbers, fresh=st.none() | st.tuples(queues, picks))
-    def arrive(self, number: int, fresh: tuple[str, list[int]] | None) -> None:
-        """Execute `move_in`: in time or too late, once or repeatedly."""
+    def deliver_copies(self, number: int, fresh: tuple[str, list[int]] | None) -> None:
+        """Execute `deliver`: in time or too late, once or repeatedly."""
         if fresh:
-            self.set_out(*fresh, carries_on=False)
-        if not self.journeys:
+            self.copy_out(*fresh)
+        if not self.moves:
             return
-        journey = self.journeys[0 if fresh else number % len(self.journeys)]
-        keys, queue = self.keys_and_queue(journey["to"])
-        tasks = [_addressed(each, self.keys.queue(journey["from"]), keys) for each in journey["tasks"]]
-        until_s = journey["at_s"] + actions.MOVE_S
-        codes = self.execute(at_time(self.model.now_ns, actions.move_in(keys, tasks, until_s=until_s)))
-        assert codes == self.model.move_in(queue, tasks, until_s=until_s)
-        journey["codes"] = codes or journey.get("codes")
+        move = self.moves[0 if fresh else number % len(self.moves)]
+        keys, queue = self.keys_and_queue(move["to"])
+        source = self.keys.queue(move["from"])
+        rows = [(each.receipt, _copy_of(each, source, keys, move["at_s"])) for each in move["tasks"]]
+        ends_ms = (move["at_s"] + actions.CLAIM_S) * 1000
+        step = outbox.deliver(keys, rows, ReceiptSlot(f"{self.next():04x}"), claim_ends_ms=ends_ms)
+        codes = self.execute(at_time(self.model.now_ns, step))
+        assert codes == self.model.deliver(queue, rows, claim_ends_ms=ends_ms)
+        move["codes"] = move.get("codes") if "l" in codes else codes
 
-    @precondition(lambda self: any(each.get("codes") for each in self.journeys))
+    @precondition(lambda self: any(each.get("codes") for each in self.moves))
     @rule(number=numbers)
     def end_the_move(self, number: int) -> None:
-        arrived = [each for each in self.journeys if each.get("codes")]
-        journey = arrived[number % len(arrived)]
-        keys, queue = self.keys_and_queue(journey["from"])
-        gone: list[actions.Departure] = []
-        back: list[actions.Departure] = []
-        for departure, code in zip(journey["tasks"], journey["codes"], strict=True):
-            (gone if code == "1" else back).append(departure)
-        ends: dict[str, Any] = {"token": journey["token"], "gone": gone, "back": back}
-        assert self.execute(at_time(self.model.now_ns, actions.move_end(keys, **ends))) == self.model.move_end(
+        delivered = [each for each in self.moves if each.get("codes")]
+        move = delivered[number % len(delivered)]
+        keys, queue = self.keys_and_queue(move["from"])
+        copied: list[actions.Original] = []
+        back: list[actions.Original] = []
+        for original, code in zip(move["tasks"], move["codes"], strict=True):
+            (copied if code in {"1", "s"} else back).append(original)
+        ends: dict[str, Any] = {"token": move["token"], "copied": copied, "back": back}
+        assert self.execute(at_time(self.model.now_ns, actions.copy_end(keys, **ends))) == self.model.copy_end(
             queue, **ends
         )

@@ -197,10 +197,10 @@ def in_late_set(scene: Scene) -> None:
     scene.enqueue(scene.new("m", group="g"))
 
 
-def moving(scene: Scene) -> None:
-    """`t` is moving to another queue, but the client that moved it has died."""
+def copied(scene: Scene) -> None:
+    """`t` is archived to be copied to another queue, but the client that moved it has died."""
     pending(scene)
-    scene.execute(at_time(scene.now_ns, actions.move_out(scene.queue, ["t"], token="a0", target="other")))
+    scene.execute(at_time(scene.now_ns, actions.copy_out(scene.queue, ["t"], token="a0", target="other")))
     scene.now_s += 300
 
 
@@ -253,7 +253,7 @@ SCENES: dict[str, Callable[[Scene], None]] = {
         grouped,
         in_set,
         in_late_set,
-        moving,
+        copied,
     )
 }
 LATE_SCENES = {each.__name__: each for each in (run_before, enqueued_before, delivered_before)}

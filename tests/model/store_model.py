@@ -92,7 +92,7 @@ class StoreModel:
             each
             for each, task in queue.tasks.items()
             if task.state == "aggregating" and task.group == group and task.in_set == set_id
-            if not task.moving and not task.removed
+            if not task.removed
         ]
         return sorted(ids, key=lambda each: (queue.tasks[each].score or 0, each.encode()))
 
@@ -107,7 +107,11 @@ class StoreModel:
     def is_taken(self, queue: Queue, lock: str) -> bool:
         """Whether a task holds a lock, and its rule allows this in its state."""
         task = queue.tasks.get(queue.locks.get(lock, ("", 0))[0])
-        return task is not None and self.covers(task.rule, task.state) and (task.lock or lock) == lock
+        return (
+            task is not None
+            and (task.copied != "" or self.covers(task.rule, task.state))
+            and (task.lock or lock) == lock
+        )
 
     def update_lock(self, queue: Queue, task_id: str, rule: str, lock: str, state: str) -> None:
         """Release or take the lock of a task with a rule, after the task changed to a state."""
@@ -200,7 +204,7 @@ class StoreModel:
         has_start = new.start_at_s is not None or new.start_in_ms is not None
         if conflict == "e":
             return "x"
-        if conflict not in {"r", "m"} or task.moving:
+        if conflict not in {"r", "m"}:
             return "d"
         if task.state == "aggregating":
             if task.in_set or task.removed or conflict != "r" or has_start or new.group != task.group:

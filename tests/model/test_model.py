@@ -71,7 +71,7 @@ OPERATIONS = {
     ),
     *("collect_groups", "read_members", "combine", "sweep", "reclaim", "expel", "give_back"),
     *("run_tasks", "archive_tasks", "delete_tasks", "wait_tasks", "change_task", "pause", "resume", "notify"),
-    *("close_queue", "discard", "purge", "move_out", "move_in", "move_end", "probe", "repair_tasks", "set_aside"),
+    *("close_queue", "discard", "purge", "copy_out", "deliver", "copy_end", "probe", "repair_tasks", "set_aside"),
 }
 
 MUTANTS = {
@@ -143,8 +143,9 @@ MUTANTS = {
     ),
     "combine: after the deadline": ("combine", "tonumber(score) <= now_s", "false"),
     "reclaim: the group is not listed": ("reclaim", "redis.call('SADD', KEYS[2], name)", ""),
-    "move_in: no receipt": ("move_in", "redis.call('ZSCORE', KEYS[8], receipt)", "false"),
-    "move_in: too late": ("move_in", "now_s > tonumber(ARGV[2])", "false"),
+    "deliver: no receipt": ("deliver", "not redis.call('ZSCORE', KEYS[4], ARGV[i])", "true"),
+    "deliver: too late": ("deliver", "now_ms >= tonumber(ARGV[2])", "false"),
+    "copy_end: a task returns while another caller sends its copy": ("copy_end", "caller == ARGV[4]", "caller"),
     "repair_tasks: the wrong place stays": ("repair_tasks", "unlist(task, truth)", ""),
 }
 

@@ -70,7 +70,7 @@ _FIELDS = {
     "taskq_attempts",
     "taskq_wait",
     "taskq_cursor",
-    "taskq_moving",
+    "taskq_copied",
     "taskq_unique",
 }
 
@@ -97,7 +97,7 @@ class Task:
         owner: Token and run of the worker that runs it, from its fence.
         in_set: Id of the aggregation set that contains it.
         publishes_end: Whether its end is published, because a client waits for it.
-        moving: State of its move to another queue, "" without a move.
+        copied: Record of its copy in another queue, "" without a move.
         removed: Whether its queue is being removed.
     """
 
@@ -114,7 +114,7 @@ class Task:
     owner: str = ""
     in_set: str = ""
     publishes_end: bool = False
-    moving: str = ""
+    copied: str = ""
     removed: bool = False
 
     def leave_group(self) -> None:
@@ -125,7 +125,7 @@ class Task:
     @property
     def is_listed(self) -> bool:
         """Whether the task is in the list or set of its state."""
-        return not self.moving and not self.removed and not self.in_set
+        return not self.removed and not self.in_set
 
 
 @dataclass(slots=True)
@@ -141,7 +141,7 @@ class Queue:
         counters: Value of each counter, by the end of its key.
         leaders: Leader and time to live of the leadership, by service.
         marks: Last firing of each periodic entry.
-        receipts: Expiry of each receipt of a move.
+        receipts: Time of each receipt of an outbox delivery or a move.
         is_paused: Whether the queue is paused.
         has_token: Whether the wake list has a token.
     """
@@ -261,9 +261,7 @@ class _Reader:
         for state in _STATES:
             for task_id, score in self._take(keys.prefix + state, "zset").scores.items():
                 self._put(task_id, state, score)
-        for task_id in self._take(keys.moving, "zset").scores:
-            self._put(task_id, "moving")
-        for kind in ("pending", *_STATES, "moving"):
+        for kind in ("pending", *_STATES):
             for task_id in self._take(keys.removed(kind), "list" if kind == "pending" else "zset").ids:
                 self._put(task_id, "removed")
 
@@ -306,7 +304,7 @@ class _Reader:
                 group = self._queue.sets[task.in_set][0]
                 _require(task.group == group, f"task {task_id} of {task.group} is in a set of {group}")
             else:
-                expected = "moving" if task.moving else task.state
+                expected = task.state
                 if expected == "aggregating":
                     expected = f"group {task.group}"
                 _require(place == expected, f"task {task_id} ({task.state}) is in {place}")
@@ -324,8 +322,7 @@ class _Reader:
             _require("taskq_owner" not in fields, f"{task_id} is in quarantine with a fence")
             queue.quarantine[task_id] = (score, fields["msg"])
         queue.has_token = bool(self._take(keys.wake, "list").value)
-        queue.receipts = self._take(keys.moved, "zset").scores
-        self._take(keys.delivered, "zset")
+        queue.receipts = self._take(keys.delivered, "zset").scores
         for key in [each for each in self._stored if each.startswith(keys.own_prefix)]:
             kind, _, name = key.removeprefix(keys.own_prefix).partition(":")
             value = self._stored.pop(key)
@@ -357,5 +354,5 @@ def _task(task_id: str, fields: dict[str, bytes]) -> Task:
         cursor=words.get("taskq_cursor", ""),
         owner=owner,
         publishes_end="taskq_wait" in words,
-        moving=words.get("taskq_moving", ""),
+        copied=words.get("taskq_copied", ""),
     )

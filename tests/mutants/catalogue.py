@@ -417,17 +417,17 @@ SERVICES = (
 
 OPERATORS = (
     Mutant(
-        name="a task that was moved to another queue twice arrives twice",
-        file=f"{_LUA}/move_in.lua",
-        old="if redis.call('ZSCORE', KEYS[8], receipt) then",
-        new="if false then",
+        name="an interrupted move to another queue stores a second copy",
+        file=f"{_LUA}/deliver.lua",
+        old="if not redis.call('ZSCORE', KEYS[4], ARGV[i]) then",
+        new="if true then",
         tests=(f"{_OF_INSPECTOR}/test_move.py",),
     ),
     Mutant(
-        name="a caller ends a move that another caller has taken over",
-        file=f"{_LUA}/move_end.lua",
-        old="if type(fields[1]) == 'string' and string.sub(fields[1], 1, #mark) == mark then",
-        new="if type(fields[1]) == 'string' then",
+        name="a task is put back while another caller may send its copy",
+        file=f"{_LUA}/copy_end.lua",
+        old="(deletes or caller == ARGV[4])",
+        new="true",
         tests=(f"{_OF_INSPECTOR}/test_move.py",),
     ),
     Mutant(

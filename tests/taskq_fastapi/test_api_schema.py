@@ -92,7 +92,7 @@ ROUTES = {
 """By operation of the inspector and the dashboard: the route that does it."""
 
 
-WITHOUT_ROUTE = {"finish_moves", "reconcile", "key_slot", "cluster_nodes"}
+WITHOUT_ROUTE = {"reconcile", "key_slot", "cluster_nodes"}
 """Operations that workers do by themselves, or that `GET /redis` answers."""
 
 

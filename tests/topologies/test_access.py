@@ -214,7 +214,6 @@ class TestRights:
                 inspector.archive_all("default", TaskState.SCHEDULED)
                 inspector.run_all("default", TaskState.ARCHIVED)
                 inspector.move_all("default", TaskState.PENDING, "other")
-                inspector.finish_moves("default")
                 inspector.cancel_task(ids["running"])
                 inspector.set_limit("default", "t", rate="5/s")
                 inspector.clear_limit("default", "t")

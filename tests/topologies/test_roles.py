@@ -98,7 +98,6 @@ ELSEWHERE = {
     "forget_step": "changes nothing without a stored step",
     "act_on": "as `run_all` and the others: it sends what they send",
     "act_on_matching": "the same",
-    "finish_moves": "looks for moves that were cut off, and finds none here",
     "reconcile": "looks for damage, and repairs none unless it is told to",
     "run_plan": "carries out what it is given",
     "key_slot": "counts, and asks nobody",

@@ -15,11 +15,11 @@ end
 
 -- is_held: return whether the task that a unique lock names may hold this lock. The task must exist, have a state that
 -- its lock rule covers, and name no other lock. Go workers and manual deletions leave locks behind whose task may not
--- hold them.
+-- hold them. The archived original of a move keeps its lock, because it may be put back.
 local function is_held(lock, task_key)
-  local fields = redis.pcall('HMGET', task_key, 'state', 'taskq_unique', 'unique_key')
+  local fields = redis.pcall('HMGET', task_key, 'state', 'taskq_unique', 'unique_key', 'taskq_copied')
   if fields.err then
     return true -- the task is not a hash, so its state is unknown: do not release the lock
   end
-  return fields[1] and covers(fields[2] or '', fields[1]) and (fields[3] or lock) == lock
+  return fields[1] and (fields[4] or covers(fields[2] or '', fields[1])) and (fields[3] or lock) == lock
 end

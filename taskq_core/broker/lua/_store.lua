@@ -12,11 +12,11 @@ local function meet(keys, now, holder, message, start, start_s, marks, word, gro
   elseif word.conflict ~= 'r' and word.conflict ~= 'm' then
     return 'd'
   end
-  local fields = redis.pcall('HMGET', key, 'state', 'group', 'taskq_moving', 'msg', 'taskq_permit', 'taskq_limit', 'taskq_steps')
+  local fields = redis.pcall('HMGET', key, 'state', 'group', 'msg', 'taskq_permit', 'taskq_limit', 'taskq_steps')
   local state, from_s = fields[1], start_s
-  if fields[3] or not fields[4] or fields[7] then
-    return 'd' -- the holder is being moved, has no message, or has stored steps of its arguments
-  elseif fields[5] and (word.conflict == 'm' or start ~= '' or (fields[6] or '') ~= limit) then
+  if not fields[3] or fields[6] then
+    return 'd' -- the holder has no message, or has stored steps of its arguments
+  elseif fields[4] and (word.conflict == 'm' or start ~= '' or (fields[5] or '') ~= limit) then
     return 'd' -- the holder waits for a limit or holds a permit of a limit
   elseif state == 'aggregating' then -- change a holder in a group, but not in an aggregation set
     local score = fields[2] and redis.pcall('ZSCORE', keys.prefix .. 'g:' .. fields[2], holder)
@@ -56,7 +56,7 @@ local function meet(keys, now, holder, message, start, start_s, marks, word, gro
     redis.call('HSET', key, 'taskq_unique', word.rule, 'unique_key', word.lock)
     if limit ~= '' then
       redis.call('HSET', key, 'taskq_limit', limit)
-    elseif fields[6] then
+    elseif fields[5] then
       redis.call('HDEL', key, 'taskq_limit')
     end
   end

@@ -25,8 +25,8 @@
 
   The action 'run' ignores the limits of a task.
 
-  returns  per task: 'ok'; '' no such task, or a later one with the same id; 'lost' if the structure of its state does not contain it; 'moving' if it is
-           being moved to another queue; otherwise its state, which does not allow the action
+  returns  per task: 'ok'; '' no such task, or a later one with the same id; 'lost' if the structure of its state does not contain it; 'copied' if it
+           is the archived original of a copy that may run; otherwise its state, which does not allow the action
 ]]
 -- include _check
 -- include _clock
@@ -67,16 +67,16 @@ local refused = {
 local function carry_out(id, generation)
   local key = ARGV[3] .. 't:' .. id
   local fields = redis.pcall(
-    'HMGET', key, 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_moving', 'taskq_priority', 'taskq_step', 'taskq_unique',
+    'HMGET', key, 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_copied', 'taskq_priority', 'taskq_step', 'taskq_unique',
     'taskq_steps'
   )
   local state = fields[1]
   if not state or is_later(key, generation) then
     return ''
-  elseif fields[5] then
-    return 'moving'
   elseif refused[action][state] or (wanted ~= '' and state ~= wanted) then
     return state
+  elseif fields[5] and state == 'archived' then
+    return 'copied'
   elseif fields[9] and action ~= 'delete' then
     local is_archived = action == 'archive' or action == 'cancel'
     keep_steps(ARGV[3], id, is_archived and ARGV[5] or record_ttl(tonumber(start_s or now_s), now_s))

@@ -22,8 +22,8 @@
   The lock is exchanged only while this task holds it, and keeps its remaining time. A repeated call finds the new
   message and only sets the start again.
 
-  returns  'ok'; '' no such task, or a later one with the same id; 'lost' if the structure of its state does not contain it; 'moving' if it is being moved
-           to another queue; 'changed' if it has another message now; 'duplicate' if another task holds the new lock;
+  returns  'ok'; '' no such task, or a later one with the same id; 'lost' if the structure of its state does not contain it; 'copied' if it is the
+           archived original of a copy; 'changed' if it has another message now; 'duplicate' if another task holds the new lock;
            otherwise its state, which does not allow the change
 ]]
 -- include _check
@@ -47,7 +47,7 @@ if moves then
   check('SCARD', KEYS[6])
 end
 local key = ARGV[2] .. 't:' .. id
-local fields = redis.pcall('HMGET', key, 'state', 'msg', 'group', 'taskq_moving', 'unique_key', 'taskq_unique', 'taskq_steps')
+local fields = redis.pcall('HMGET', key, 'state', 'msg', 'group', 'taskq_copied', 'unique_key', 'taskq_unique', 'taskq_steps')
 local state = fields[1]
 local rewrites = ARGV[5] ~= '' and (fields[2] ~= ARGV[6] or ARGV[5] == ARGV[6])
 if not state or not fields[2] or is_later(key, ARGV[9]) then
@@ -55,7 +55,7 @@ if not state or not fields[2] or is_later(key, ARGV[9]) then
 elseif not moves and not rewrites then
   return 'ok' -- this call is a repeat: an earlier request has made the change
 elseif fields[4] then
-  return 'moving'
+  return 'copied'
 elseif state == 'active' or state == 'completed' then
   return state
 elseif not moves and state == 'aggregating' then

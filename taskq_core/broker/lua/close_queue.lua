@@ -11,8 +11,7 @@
   KEYS[7]  set     names of groups with members
   KEYS[8]  zset    aggregation sets: key by deadline (Unix s)
   KEYS[9]  zset    quarantine
-  KEYS[10] zset    tasks that are being moved to another queue
-  KEYS[11..19]     new names of KEYS[2..10]
+  KEYS[10..17]     new names of KEYS[2..9]
   ARGV[1]  string  prefix of group keys
   ARGV[2]  int     1 to remove unfinished tasks too, 0 to remove the queue only if it has none
 
@@ -39,7 +38,7 @@ for _, set in ipairs(redis.call('ZRANGE', KEYS[8], 0, 999)) do
     grouped = grouped + redis.call('ZCARD', set)
   end
 end
-local aside = redis.call('ZCARD', KEYS[9]) + redis.call('ZCARD', KEYS[10])
+local aside = redis.call('ZCARD', KEYS[9])
 local counting = sizes[1] + sizes[2] + sizes[3] + sizes[4] + grouped + aside
 local reply = { active, counting, counting + sizes[5] }
 reply[4] = 0
@@ -51,16 +50,16 @@ if active > 0 or (counting > 0 and ARGV[2] ~= '1') then
   return reply
 end
 reply[4] = -1
-if redis.call('EXISTS', unpack(KEYS, 11, 19)) > 0 then
-  reply[3] = redis.call('LLEN', KEYS[11])
-  for _, number in ipairs({ 12, 13, 14, 15, 18, 19 }) do
+if redis.call('EXISTS', unpack(KEYS, 10, 17)) > 0 then
+  reply[3] = redis.call('LLEN', KEYS[10])
+  for _, number in ipairs({ 11, 12, 13, 14, 17 }) do
     reply[3] = reply[3] + redis.call('ZCARD', KEYS[number])
   end
   return reply
 end
-for number = 2, 10 do
+for number = 2, 9 do
   if redis.call('EXISTS', KEYS[number]) == 1 then
-    redis.call('RENAME', KEYS[number], KEYS[number + 9])
+    redis.call('RENAME', KEYS[number], KEYS[number + 8])
   end
 end
 reply[4] = 1

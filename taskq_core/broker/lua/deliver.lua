@@ -20,7 +20,8 @@
   ARGV[4]  string  prefix of the queue's keys
   ARGV[5]  int     maximum number of pending tasks, '' for no limit
   ARGV[6]  int     number of this call; a repeat returns the codes again
-  ARGV[7..]        per task: receipt, id, message, start ('' now, '=<Unix s>', '+<ms from now>'), unique lock key
+  ARGV[7..]        per task: receipt, id, message, start ('' now, '=<Unix s>', '+<ms from now>'), optionally followed
+                   by a line feed and the fields of a copied task, see `set_fields`; unique lock key
                    ('' none), lock word (see _store), group ('' none), limits ('' none)
 
   The caller sends at most 200 tasks, about 1 MiB.
@@ -68,14 +69,35 @@ for i = 7, #ARGV, 8 do
   end
 end
 
+-- set_fields: set further fields of a new task: names and values, each as "<length>:<text>". They may mark the task as a
+-- step of a workflow, see `_flow`.
+local function set_fields(key, text)
+  local at, words = 1, {}
+  while at <= #text do
+    local size, first = string.match(text, '^(%d+):()', at)
+    at = first + tonumber(size)
+    words[#words + 1] = string.sub(text, first, at - 1)
+  end
+  for i = 1, #words, 2 do
+    redis.call('HSET', key, words[i], words[i + 1])
+    if words[i] == 'taskq_step' then
+      redis.call('ZADD', string.sub(KEYS[3], 1, -5) .. 'wf-steps', whole(now_s), words[i + 1])
+    end
+  end
+end
+
 local codes, ready, stored, holders = {}, new_batch(), 0, {}
 for i = 7, #ARGV, 8 do
   local code, is_ready, band, counts, holder = 's', false, 0, false, nil
   if not redis.call('ZSCORE', KEYS[4], ARGV[i]) then
     local id, is_full = ARGV[i + 1], room and stored >= room
+    local start, fields = string.match(ARGV[i + 3], '^([^\n]*)\n?(.*)$')
     code, is_ready, band, counts, holder =
-      store(keys, now, id, ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], is_full)
+      store(keys, now, id, ARGV[i + 2], start, ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], is_full)
     stored = stored + (counts and 1 or 0)
+    if code == '1' then
+      set_fields(ARGV[4] .. 't:' .. id, fields)
+    end
   end
   if code == '1' or code == 's' or code == 'x' or code == 'u' then
     redis.call('ZADD', KEYS[4], whole(now_s), ARGV[i])

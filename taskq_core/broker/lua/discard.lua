@@ -9,7 +9,6 @@
   KEYS[6]  set     names of groups
   KEYS[7]  zset    aggregation sets: key by deadline (Unix s)
   KEYS[8]  zset    quarantine
-  KEYS[9]  zset    tasks that were being moved to another queue
   ARGV[1]  string  prefix of the queue's keys
   ARGV[2]  string  prefix of quarantined hashes
   ARGV[3]  string  channel for the ids of ended tasks
@@ -28,7 +27,7 @@ local unique_prefix = ARGV[1] .. 'unique:'
 local keys = { done = ARGV[3] }
 redis.call('LLEN', KEYS[1]) -- this and the next calls raise an error if a key has another type
 redis.call('SCARD', KEYS[6])
-for _, number in ipairs({ 2, 3, 4, 5, 7, 8, 9 }) do
+for _, number in ipairs({ 2, 3, 4, 5, 7, 8 }) do
   redis.call('ZCARD', KEYS[number])
 end
 local left, deleted = tonumber(ARGV[4]), 0
@@ -66,7 +65,7 @@ while left > 0 do
   end
   delete(prefix .. 't:' .. id, id)
 end
-for _, number in ipairs({ 2, 3, 4, 5, 9 }) do
+for _, number in ipairs({ 2, 3, 4, 5 }) do
   drain(KEYS[number], prefix .. 't:')
 end
 drain(KEYS[8], ARGV[2])

@@ -25,9 +25,9 @@ local gone = 0
 for _, step in ipairs(listed) do
   local id = string.match(step, '^%S+ %a (%S+) ')
   local key = ARGV[3] .. 't:' .. (id or '')
-  local fields = redis.pcall('HMGET', key, 'state', 'taskq_step', 'taskq_moving')
+  local fields = redis.pcall('HMGET', key, 'state', 'taskq_step')
   local is_over = not fields.err and fields[2] ~= step
-  if not is_over and fields[1] == 'completed' and not fields[3] and redis.call('ZSCORE', KEYS[7], id) then
+  if not is_over and fields[1] == 'completed' and redis.call('ZSCORE', KEYS[7], id) then
     is_over = true
     if flow.settled(step, 'c', key, redis.call('HGET', key, 'msg') or '', '') == 'd' then
       redis.call('ZREM', KEYS[7], id)

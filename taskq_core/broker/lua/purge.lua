@@ -11,7 +11,6 @@
   KEYS[7]  set     names of groups with members
   KEYS[8]  zset    aggregation sets: key by deadline (Unix s)
   KEYS[9]  zset    quarantine
-  KEYS[10] zset    tasks that are being moved to another queue
   ARGV[1]  string  cursor: '0' to begin, then the one that the previous call returned
   ARGV[2]  string  pattern of the keys to delete
   ARGV[3]  int     approximate number of keys to scan

@@ -1,6 +1,6 @@
 --[[
-  record_target: record in the home queue of workflows that steps of these workflows are being moved to another queue.
-  This script is called before the steps arrive in the other queue. So the dispatcher also reads that queue, and a
+  record_target: record in the home queue of workflows that steps of these workflows are copied to another queue.
+  This script is called before the other queue stores the copies. So the dispatcher also reads that queue, and a
   cancellation reaches the steps.
 
   KEYS[1]  set     queues, other than the home queue, that received steps

@@ -14,8 +14,7 @@
   KEYS[10] list    wake tokens
   KEYS[11] zset    quarantine: id by time (Unix s)
   KEYS[12] zset    combined sets: id of a set whose members must still be deleted, by time (Unix s)
-  KEYS[13] zset    moving: id of a task that is being moved to another queue, by time (Unix s)
-  KEYS[14] any     a key that never exists. After a DEL of this key, even a full Redis allows the later writes
+  KEYS[13] any     a key that never exists. After a DEL of this key, even a full Redis allows the later writes
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  channel for the ids of ended tasks
@@ -31,7 +30,7 @@
   state, if the task is in it; another structure that contains the task; the structure of its state. A lost lease is
   restored from the fence, so that the worker continues the run. A fence that is too old is removed, so that no worker
   extends the new lease. A lease that ends later than any worker's lease can is ignored unless the fence matches. If the
-  time at which a task was due is lost or infinite, it is due now. A task that is being moved, removed or deleted is not reported.
+  time at which a task was due is lost or infinite, it is due now. A task that is being removed or deleted is not reported.
 
   returns  per task: diagnosis ('' if nothing is wrong), kind of damage, state, structures that contain it, structure in
            which it belongs, and
@@ -55,7 +54,7 @@ for _, set in pairs(sets) do
   redis.call('ZCARD', set)
 end
 check('SCARD', KEYS[8])
-check('ZCARD', KEYS[9], KEYS[11], KEYS[12], KEYS[13])
+check('ZCARD', KEYS[9], KEYS[11], KEYS[12])
 check('LLEN', KEYS[10])
 local budget = math.max(1, math.floor(500000 / math.max(1, scan)))
 
@@ -82,15 +81,13 @@ end
 
 -- The tasks of a queue that is being removed are in renamed structures, and must not be restored.
 local is_removed = false
-for _, kind in ipairs({
-  'pending', 'scheduled', 'retry', 'archived', 'completed', 'groups', 'aggregation_sets', 'quarantine', 'moving',
-}) do
+for _, kind in ipairs({ 'pending', 'scheduled', 'retry', 'archived', 'completed', 'groups', 'aggregation_sets', 'quarantine' }) do
   is_removed = is_removed or redis.call('EXISTS', ARGV[6] .. kind) == 1
 end
 
--- is_leaving: return whether a task that is in no list or set may be in the middle of a move, a removal or a deletion.
+-- is_leaving: return whether a task that is in no list or set may be in the middle of a removal or a deletion.
 local function is_leaving(id, state)
-  if is_removed or score_in(KEYS[13], id) then
+  if is_removed then
     return true
   elseif state ~= 'aggregating' then
     return false
@@ -106,13 +103,13 @@ end
 -- facts: read everything that the diagnosis of a task needs.
 local function facts(id, group)
   local task = { id = id, key = prefix .. 't:' .. id }
-  local fields = redis.pcall('HMGET', task.key, 'msg', 'state', 'group', 'taskq_owner', 'unique_key', 'taskq_wait', 'taskq_moving')
+  local fields = redis.pcall('HMGET', task.key, 'msg', 'state', 'group', 'taskq_owner', 'unique_key', 'taskq_wait')
   if fields.err then
     task.strange = true
   else
     task.message, task.state, task.owner = fields[1], fields[2], fields[4]
     task.group, task.named = fields[3], fields[3]
-    task.lock, task.waited, task.moving = fields[5], fields[6], fields[7]
+    task.lock, task.waited = fields[5], fields[6]
     task.stub = not task.message and redis.call('EXISTS', task.key) == 1
     if task.message == '' then
       task.message, task.stub = false, true
@@ -208,9 +205,7 @@ local function diagnose(task, unreadable, kept_s)
   elseif not (known and is_in(task, task.state)) and #places > 0 then
     truth = places[1]
   end
-  if task.moving and #places == 0 and not is_removed then
-    return score_in(KEYS[13], task.id) and '' or 'not_listed', listed, 'moving'
-  elseif #places == 0 then
+  if #places == 0 then
     return is_leaving(task.id, truth) and '' or 'not_listed', listed, truth
   elseif #places > 1 or task.pending > 1 or task.active > 1 or #task.members > 1 then
     return 'listed_twice', listed, truth
@@ -333,7 +328,7 @@ for i = 8, #ARGV, 6 do
     end
     if kind ~= '' and diagnosis == expected then
       code = '1'
-      redis.call('DEL', KEYS[14]) -- comes first: after a DEL, even a full Redis allows the writes below
+      redis.call('DEL', KEYS[13]) -- comes first: after a DEL, even a full Redis allows the writes below
       unlist(task, truth)
       if not task.strange and truth ~= 'active' and truth ~= 'pending' and truth ~= 'scheduled' then
         limits.release_permits(id, task.key, truth == 'retry' and 'retry' or truth == 'archived' and 'archive')
@@ -355,8 +350,6 @@ for i = 8, #ARGV, 6 do
         redis.call('HDEL', ARGV[4] .. id, 'taskq_owner', 'taskq_started')
         redis.call('ZADD', KEYS[11], whole(now_s), id)
         announce({ done = ARGV[3] }, task.waited, id)
-      elseif truth == 'moving' then
-        redis.call('ZADD', KEYS[13], whole(now_s), id) -- where `finish_moves` finds the task
       else
         enlist(task, truth, ARGV[i + 4], ARGV[i + 5])
       end

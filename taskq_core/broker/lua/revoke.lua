@@ -13,7 +13,7 @@
   ARGV[4]  string  generation of the task, '' for any, see `_generation`
 
   returns  as `act`: 'ok'; '' no such task, or a later one with the same id; 'lost' if the structure of its state does
-           not contain it, for example because it is in an aggregation set; 'moving'; otherwise its state
+           not contain it, for example because it is in an aggregation set; otherwise its state
 ]]
 -- include _check
 -- include _clock
@@ -29,14 +29,10 @@ local unique_prefix = ARGV[2] .. 'unique:'
 -- include _erase
 local id, key, keys = ARGV[1], ARGV[2] .. 't:' .. ARGV[1], structures(ARGV[2])
 keys.done = ARGV[3]
-local fields = redis.call(
-  'HMGET', key, 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_permit', 'taskq_steps', 'taskq_moving'
-)
+local fields = redis.call('HMGET', key, 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_permit', 'taskq_steps')
 local state = fields[1]
 if not state or is_later(key, ARGV[4]) then
   return ''
-elseif fields[7] then
-  return 'moving'
 elseif state == 'active' or state == 'archived' or state == 'completed' then
   return state
 end

@@ -26,7 +26,6 @@
            missing   the task does not exist, or is a later one with the same id
            full      the task has received the maximum of signals or bytes
            lost      the record of its steps is lost
-           moving    the task is being moved to another queue
            answered  the wait with the number ARGV[14] has its value, or is over
            otherwise the state of a task that has ended
 ]]
@@ -45,17 +44,15 @@ if late then -- refuse a late request, because another task may have this id now
 end
 check('LLEN', KEYS[4], KEYS[6])
 check('ZCARD', KEYS[5])
-local task = redis.call('HMGET', KEYS[1], 'state', 'taskq_steps', 'taskq_wait', 'taskq_moving', 'taskq_owner')
+local task = redis.call('HMGET', KEYS[1], 'state', 'taskq_steps', 'taskq_wait', 'taskq_owner')
 local state, mark = task[1], task[2]
 local known = mark and redis.call('HMGET', KEYS[2], 'of', 'i:' .. ARGV[5], 'n:' .. ARGV[3], 'signals', 'signal_bytes', 'g:' .. ARGV[11]) or {}
 -- a link from the run that owns the task, or from an earlier one
-local is_linked = string.sub(task[5] or '', 1, #ARGV[11] + 1) == ARGV[11] .. ':' or (known[6] and known[1] == mark)
+local is_linked = string.sub(task[4] or '', 1, #ARGV[11] + 1) == ARGV[11] .. ':' or (known[6] and known[1] == mark)
 if not state or (not is_linked and is_later(KEYS[1], ARGV[11])) then
   return 'missing'
 elseif known[2] and known[1] == mark then
   return 'ok'
-elseif task[4] then
-  return 'moving'
 elseif state == 'completed' or state == 'archived' then
   return state
 elseif mark and known[1] ~= mark then

@@ -21,7 +21,7 @@ local found = 0
 for _, step in ipairs(steps) do
   local id = string.match(step, '^%S+ %a (%S+) ')
   local key = ARGV[3] .. 't:' .. (id or '')
-  local fields = redis.pcall('HMGET', key, 'state', 'msg', 'taskq_moving')
+  local fields = redis.pcall('HMGET', key, 'state', 'msg', 'taskq_copied')
   local state = fields[1]
   if not id then
     redis.call('ZREM', KEYS[4], step)
@@ -30,15 +30,13 @@ for _, step in ipairs(steps) do
   elseif not fields[2] then
     flow.settled(step, 'g', key, '', '')
     found = found + 1
-  elseif fields[3] then
-    state = 'active' -- the task is being moved to another queue: leave the step alone
   elseif state == 'completed' and redis.call('ZSCORE', KEYS[6], id) then
     if flow.settled(step, 'c', key, fields[2], '') == 'd' then
       redis.call('ZREM', KEYS[6], id)
       redis.call('DEL', key)
     end
     found = found + 1
-  elseif state == 'archived' and redis.call('ZSCORE', KEYS[7], id) then
+  elseif state == 'archived' and not fields[3] and redis.call('ZSCORE', KEYS[7], id) then
     flow.settled(step, 'a', key, fields[2], '')
     found = found + 1
   end

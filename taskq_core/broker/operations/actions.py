@@ -20,13 +20,14 @@ from taskq_core.broker.operations.operation import (
     escape_pattern,
     script,
 )
+from taskq_core.broker.operations.outbox import DELIVERED_KEPT_S
 from taskq_core.settings import ArchiveLimits
-from taskq_core.wire import QueueKeys, TaskState
+from taskq_core.wire import QueueKeys, TaskMessage, TaskState, encode_message
 
-MOVE_S = 60
-"""Seconds in which a task that left its queue must be stored in the target queue. Afterwards the move starts again."""
-MOVE_RECEIPT_S = 2_592_000
-"""Seconds for which the receipt of a moved task is stored if its move is never finished: 30 days."""
+CLAIM_S = 60
+"""Seconds in which the other queue must store the copy of an archived task. Later requests store nothing."""
+COPY_KEPT_S = DELIVERED_KEPT_S - 86_400
+"""Seconds after which an interrupted move is not continued, because the receipt of the copy may have expired."""
 
 
 class Action(StrEnum):
@@ -45,7 +46,7 @@ class Refusal(StrEnum):
 
     NOT_FOUND = ""
     LOST = "lost"
-    MOVING = "moving"
+    COPIED = "copied"
     STEPS = "steps"
     LARGE = "large"
     CHANGED = "changed"
@@ -162,11 +163,11 @@ def resume(queue: QueueKeys) -> Operation[bool]:
 
 
 def _aside(queue: QueueKeys) -> tuple[str, ...]:
-    return (queue.aggregation_sets, queue.quarantine, queue.moving)
+    return (queue.aggregation_sets, queue.quarantine)
 
 
 def _set_aside(queue: QueueKeys) -> tuple[str, ...]:
-    kinds = (*(state.value for state in _REMOVED), "groups", "aggregation_sets", "quarantine", "moving")
+    kinds = (*(state.value for state in _REMOVED), "groups", "aggregation_sets", "quarantine")
     return tuple(queue.removed(kind) for kind in kinds)
 
 
@@ -243,36 +244,39 @@ def forget_queue(queues_key: str, name: str) -> Operation[int]:
 # --- moving tasks to another queue ------------------------------------------------------------------------------------
 
 
-class Departure(Struct):
-    """Result of `move_out` for one task, with the stored data that `move_in` needs if the task left its queue.
+class Original(Struct):
+    """Result of `copy_out` for one task, with the stored data of which its copy is made if the task was archived.
 
     Attributes:
         task_id: Id of the task.
         answer: `OK`, a `Refusal`, or the state that does not allow the move. The other attributes count for `OK` only.
-        move: Id of the move, by which the other queue recognizes a repeat.
-        target: Name of the other queue.
+        copy: Name of the copy, the token of the call that has archived the task.
+        state: State before.
         score: Score of the task in the sorted set it left, "" if it left a list.
         lock_ms: Milliseconds left of its unique lock, -1 for a lock without an expiry, None if it has no lock.
-        fields: Fields of the task's hash.
+        fields: Fields of the task's hash before.
     """
 
     task_id: str
     answer: str
-    move: str
-    target: str
+    copy: str
+    state: str
     score: str
     lock_ms: int | None
     fields: dict[bytes, bytes]
 
-
-class Departures(Struct):
-    """Answer of `move_out`: Redis's time (Unix s), and the tasks that it handled. Send it again for the other tasks."""
-
-    now_s: int
-    tasks: list[Departure]
+    @property
+    def receipt(self) -> str:
+        """Name by which the other queue recognizes the copy."""
+        return f"{self.copy}:{self.task_id}"
 
 
-def move_out(
+def copied_error(target: str) -> bytes:
+    """Return the last error of archived tasks that are copied to a queue, as a field of their messages."""
+    return encode_message(TaskMessage(error_msg=f"copied to queue {target} with the same id; move it again to finish"))
+
+
+def copy_out(
     queue: QueueKeys,
     task_ids: Sequence[str],
     *,
@@ -281,28 +285,25 @@ def move_out(
     state: TaskState | None = None,
     generations: Mapping[str, str] = _ANY,
     max_bytes: int = BATCH_BYTES,
-) -> Operation[Departures]:
-    """Remove tasks from their queue to move them to another one, at most `BATCH_MAX`.
+) -> Operation[tuple[int, list[Original]]]:
+    """Archive tasks, at most `BATCH_MAX`, and record in each of them that it is copied to another queue.
 
-    An empty `target` resumes interrupted moves to their own target. Without ids, only the time is read. `state` and
-    `generations` select tasks as in `act`.
+    `state` and `generations` select tasks as in `act`. The answer is Redis's time (Unix s), and the tasks that were
+    handled. Send the operation again for the other tasks.
     """
 
-    def read(reply: Any) -> Departures:
+    def read(reply: Any) -> tuple[int, list[Original]]:
         tasks, at = [], 1
         for task_id in task_ids:
             if at >= len(reply):
                 break
-            answer, move, to, score, lock_ms, words = reply[at : at + 6]
+            answer, copy, before, score, lock_ms, words = reply[at : at + 6]
             at += 6 + int(words)
-            flat = iter(reply[at - int(words) : at])
-            fields = dict(zip(flat, flat, strict=True))
+            fields = dict(replies.pairs(reply[at - int(words) : at]))
             held = int(lock_ms) if lock_ms != b"" and int(lock_ms) not in (0, -2) else None
-            name = replies.name(to)
-            tasks.append(
-                Departure(task_id, replies.shown(answer), replies.text(move), name, replies.text(score), held, fields)
-            )
-        return Departures(int(reply[0]), tasks)
+            texts = (replies.text(copy), replies.text(before), replies.text(score))
+            tasks.append(Original(task_id, replies.shown(answer), *texts, held, fields))
+        return int(reply[0]), tasks
 
     args = (
         NOW,
@@ -312,55 +313,23 @@ def move_out(
         "" if state is None else state.value,
         max_bytes,
         MESSAGE_MAX,
+        COPY_KEPT_S,
+        2 * CLAIM_S,
+        copied_error(target),
         _joined(task_ids, generations),
         *task_ids,
     )
-    return script("move_out", (*_structures(queue), queue.moving), args, read)
+    return script("copy_out", _structures(queue), args, read)
 
 
-def _read_codes(reply: Any) -> str | None:
-    codes = replies.text(reply)
-    return None if codes == "late" else codes
+def copy_end(queue: QueueKeys, *, token: str, copied: Sequence[Original], back: Sequence[Original]) -> Operation[int]:
+    """End moves: delete the originals of stored copies, and put the originals of refused copies back.
 
-
-def move_in(queue: QueueKeys, tasks: Sequence[tuple[Departure, str]], *, until_s: int) -> Operation[str | None]:
-    """Store tasks that `move_out` removed in their new queue, each with the unique lock to take ("" for no lock).
-
-    The answer has one `StoreCode` character per task. It is None after `until_s`. A repeat changes nothing. Runners
-    send it only once, so that a refusal always means that no task was stored.
-    """
-    args: list[Argument] = [NOW, until_s, queue.prefix, MOVE_RECEIPT_S]
-    for task, lock in tasks:
-        args += (task.move, task.task_id, task.score, lock, task.lock_ms or 0, 2 * len(task.fields))
-        for name, value in task.fields.items():
-            args += (name, value)
-    keys = (*_structures(queue), queue.wake, queue.moved)
-    return script("move_in", keys, args, _read_codes, repeatable=False)
-
-
-def move_end(queue: QueueKeys, *, token: str, gone: Sequence[Departure], back: Sequence[Departure]) -> Operation[int]:
-    """End moves: delete the tasks that the other queue has stored, and put the refused ones back into this queue.
-
-    `token` identifies the caller, as in `move_out`. Moves that another caller has resumed are not ended. The answer is
-    the number of moves that this call has ended.
+    `token` identifies the caller, as in `copy_out`. A task is not put back if another caller continues its move. The
+    answer is the number of tasks that were deleted or put back.
     """
     args: list[Argument] = [NOW, queue.prefix, queue.done, token]
-    for verdict, tasks in (("g", gone), ("b", back)):
+    for verdict, tasks in (("d", copied), ("b", back)):
         for task in tasks:
-            args += (verdict + task.move, task.task_id)
-    keys = (*_structures(queue), queue.moving, queue.wake)
-    return script("move_end", keys, args, replies.integer)
-
-
-def release_receipts(queue: QueueKeys, tasks: Sequence[Departure], *, until_s: int) -> Operation[int]:
-    """Let the receipts of ended moves expire at a Unix second."""
-    words: list[Argument] = ["ZADD", queue.moved, "XX"]
-    for task in tasks:
-        words += (until_s, f"{task.move}:{task.task_id}")
-    return command("release_receipts", words, replies.integer)
-
-
-def list_moving(queue: QueueKeys, *, before_s: int, skip: int, count: int) -> Operation[list[str]]:
-    """Read the ids of tasks whose move was started or resumed at or before a Unix second, the oldest first."""
-    words = ("ZRANGE", queue.moving, "-inf", before_s, "BYSCORE", "LIMIT", skip, count)
-    return command("list_moving", words, replies.names)
+            args += (verdict + task.copy, task.task_id)
+    return script("copy_end", (*_structures(queue), queue.wake), args, replies.integer)

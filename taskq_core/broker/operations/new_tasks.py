@@ -1,8 +1,9 @@
 """Store new tasks."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -87,6 +88,7 @@ class NewTask(Struct):
         confirm: Replicas or disk that must have the task before the enqueue succeeds. None: only the primary.
         marks: Marks for the script, such as priority and expiry, "" for no marks; see `wire.control`.
         digest: Digest of name and payload, by which a script recognizes a repeated call; only with `confirm`.
+        fields: Further fields of the task's hash. Only `deliver` stores them.
         generation: Distinguishes the task from others with the same id, see `_generation.lua`. "" if the id is random.
     """
 
@@ -103,6 +105,7 @@ class NewTask(Struct):
     marks: str = ""
     unique_rule: str = ""
     generation: str = ""
+    fields: Mapping[bytes, bytes] = MappingProxyType({})
 
     @property
     def moves_start(self) -> bool:
@@ -128,8 +131,12 @@ class NewTask(Struct):
             start = ""
         if self.marks or self.generation:
             start += f"|{self.marks}" + (f"g{self.generation};" if self.generation else "")
+        stored: Argument = start
+        if self.fields:
+            words = [b"%d:%s" % (len(word), word) for pair in self.fields.items() for word in pair]
+            stored = start.encode() + b"\n" + b"".join(words)
         lock_word = f"{self.unique_s}{self.unique_rule}" if self.unique_rule else self.unique_s
-        return (self.task_id, self.message, start, self.unique_key, lock_word, self.group, self.limit)
+        return (self.task_id, self.message, stored, self.unique_key, lock_word, self.group, self.limit)
 
 
 class ReceiptSlot:

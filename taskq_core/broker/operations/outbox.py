@@ -1,4 +1,4 @@
-"""Deliver the rows of an outbox: each row once, even if a sender dies or is suspended."""
+"""Deliver the rows of an outbox, or the copies of a move: each once, even if a sender dies or is suspended."""
 
 from collections.abc import Sequence
 
@@ -40,6 +40,14 @@ def deliver(
     tasks = [task for _, task in rows]
     confirm = tasks[0].confirm if tasks else None
     return script("deliver", keys, args, read_codes, tasks=tasks, confirm=confirm)
+
+
+def expire_deliveries(queue: QueueKeys, receipts: Sequence[str], *, at_s: int) -> Operation[int]:
+    """Let the receipts of deliveries expire at a Unix second, instead of deleting them."""
+    words: list[Argument] = ["ZADD", queue.delivered, "XX"]
+    for receipt in receipts:
+        words += (at_s - DELIVERED_KEPT_S, receipt)
+    return command("expire_deliveries", words, replies.integer)
 
 
 def forget_deliveries(queue: QueueKeys, receipts: Sequence[str]) -> Operation[int]:

@@ -42,8 +42,7 @@ def structures(queue: QueueKeys) -> dict[str, str]:
         queue.wake: "list",
         queue.quarantine: "zset",
         queue.combined: "zset",
-        queue.moving: "zset",
-        queue.moved: "zset",
+        queue.delivered: "zset",
     }
 
 
@@ -307,7 +306,6 @@ def repair_tasks(queue: QueueKeys, suspects: Sequence[Suspect]) -> Operation[lis
         queue.wake,
         queue.quarantine,
         queue.combined,
-        queue.moving,
         queue.absent,
     )
     args: list[Argument] = [NOW, queue.prefix, queue.done, queue.quarantined(""), LEASE_S]

@@ -25,7 +25,7 @@ OPERATOR_MODULES = [
         for file in (CORE / room).iterdir()
         if file.name.endswith(".py")
     ),
-    *(CORE / name for name in ("handles/changing.py", "handles/moving.py", "handles/workflow_plans.py")),
+    *(CORE / name for name in ("handles/changing.py", "handles/copying.py", "handles/workflow_plans.py")),
 ]
 """Modules of tools that read data and act on tasks."""
 

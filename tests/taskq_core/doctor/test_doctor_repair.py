@@ -23,7 +23,6 @@ from taskq_core.wire import QueueKeys, ServerInfo
 from taskq_core.wire.samples import QueueSample
 from taskq_core.wire.tallies import TypeCounters
 from taskq_core.worker import Worker, WorkerConfig
-from tests.clock import at_time
 from tests.conformance.stores import Broker, Store
 from tests.conformance.test_reconcile import DAMAGES, HEALTHY, Damage, fill, put, states
 from tests.redis_server import RedisServer
@@ -125,7 +124,7 @@ STRUCTURES = [
 @rows("name", [name for name in STRUCTURES if name != "paused"])
 def test_a_key_of_a_wrong_type_is_replaced(bench: Bench, name: str) -> None:
     """The repair moves the key aside unchanged, rebuilds the correct structure, and reports the new location."""
-    own = name in ("wake", "quarantine", "combined", "moving", "moved")
+    own = name in ("wake", "quarantine", "combined", "delivered")
     key = (bench.queue.own_prefix if own else bench.queue.prefix) + name
     bench.raw.delete(key)
     bench.raw.hset(key, "not", "ours")
@@ -254,8 +253,8 @@ KEYS: dict[str, KeyCase] = {
         do=lambda bench: bench.raw.set(today(bench), "many", ex=60), kind=KeyKind.NO_NUMBER
     ),
     "a counter of another type": misplaced(lambda bench: bench.queue.daily_processed(0)),
-    "an interrupted move whose time is infinite": KeyCase(
-        do=lambda bench: bench.raw.zadd(bench.queue.moving, {"x": "+inf"}), kind=KeyKind.INFINITE_TIME
+    "dead letters whose time is infinite": KeyCase(
+        do=lambda bench: bench.raw.zadd(bench.queue.letters, {"x": "+inf"}), kind=KeyKind.INFINITE_TIME
     ),
     "a task that would expire": expiring(lambda bench: bench.queue.task("pending")),
     "a list that would expire": expiring(lambda bench: bench.queue.pending),
@@ -367,39 +366,6 @@ def test_a_busy_broker_has_nothing_to_repair(redis_server: RedisServer) -> None:
 
 
 # --- interrupted operations -------------------------------------------------------------------------------------------
-
-
-def test_an_interrupted_move_is_completed(bench: Bench) -> None:
-    long_ago_ns = time.time_ns() - 3600 * 10**9
-    bench.broker.run(at_time(long_ago_ns, actions.move_out(bench.queue, ["pending"], token="a1", target="other")))
-
-    facts = bench.look()
-    repairs = bench.repair(facts)
-
-    assert [(each.queue, each.kind) for each in plan(facts)] == [("default", "move_cut_off")]
-    assert [each.kind for each in repairs if each.is_done] == ["move_cut_off"]
-    assert b"pending" in bench.raw.lrange(bench.other.pending, 0, -1)
-    assert not bench.raw.exists(bench.queue.task("pending"))
-    assert plan(bench.look()) == []
-
-
-def test_a_move_with_an_unknown_outcome_is_reported(bench: Bench) -> None:
-    """Its task is kept where it is: it may be in the other queue already."""
-    long_ago_ns = time.time_ns() - 3600 * 10**9
-    bench.broker.run(at_time(long_ago_ns, actions.move_out(bench.queue, ["pending"], token="a1", target="other")))
-    bench.raw.hset(bench.queue.task("pending"), "taskq_moving", "nonsense")
-
-    (repair,) = bench.repair()
-
-    assert (repair.kind, repair.is_done) == ("move_cut_off", False)
-    assert "the target of 1 tasks is unknown" in repair.detail
-    assert bench.raw.exists(bench.queue.task("pending"))
-
-
-def test_a_running_move_is_left_alone(bench: Bench) -> None:
-    bench.broker.run(actions.move_out(bench.queue, ["pending"], token="a1", target="other"))
-
-    assert plan(bench.look()) == []
 
 
 def test_an_interrupted_removal_is_completed(bench: Bench) -> None:

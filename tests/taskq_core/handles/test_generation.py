@@ -27,7 +27,7 @@ ARGUMENTS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     MOVE: (("other",), {}),
 }
 """Arguments of the methods of a handle."""
-SCRIPTS = {SIGNAL: "signal", CANCEL: "revoke", RESCHEDULE: "change_task", MOVE: "move_out"}
+SCRIPTS = {SIGNAL: "signal", CANCEL: "revoke", RESCHEDULE: "change_task", MOVE: "copy_out"}
 CHANGES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "run_task": ((), {}),
     "archive_task": ((), {}),
@@ -123,7 +123,7 @@ def test_a_late_request_of_an_inspector_does_not_reach_the_next_task(
     redis_server: RedisServer, change: str, by_go: bool
 ) -> None:
     args, options = CHANGES[change]
-    script = {"update_payload": "change_task", "reschedule_task": "change_task", "move_task": "move_out"}.get(change)
+    script = {"update_payload": "change_task", "reschedule_task": "change_task", "move_task": "copy_out"}.get(change)
     script = script or {"signal_task": "signal", "forget_step": "forget_step"}.get(change, "act")
     with Relay(redis_server.socket_path) as relay:
         near, far = TaskQ(redis_server.unix_url, enqueue_timeout=30), TaskQ(relay.url, enqueue_timeout=30)

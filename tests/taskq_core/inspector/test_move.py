@@ -1,7 +1,8 @@
-"""Moving tasks to another queue, and what is left when that is cut off."""
+"""Test moves of tasks to another queue, and what remains when a move is interrupted."""
 
 import inspect
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -17,12 +18,14 @@ from taskq_core import (
     TaskState,
 )
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import actions
+from taskq_core.broker.operations import actions, outbox
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot, StoreCode
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerAuthenticationError, BrokerError, TaskStateError, WireFormatError
 from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.wire import decode_message, encode_message
 from taskq_core.worker import Worker, WorkerConfig
+from tests.clock import at_time
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_core.inspector.conftest import Ask, Enqueue
@@ -34,7 +37,7 @@ STATES: dict[str, dict[str, Any]] = {
     "scheduled": {"run_after": 600},
     "aggregating": {"aggregate": "g"},
 }
-STEPS = ("move_out", "move_in", "move_end", "release_receipts")
+STEPS = ("copy_out", "deliver", "copy_end", "expire_deliveries")
 """The scripts of a move, in order."""
 
 
@@ -78,15 +81,12 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def runnable(redis_server: RedisServer, task_id: str) -> list[str]:
-    """Return the queues that have the task in a structure."""
+    """Return the queues in which the task waits for a run."""
     client, found = redis_server.client, []
     for queue in ("default", "low"):
         prefix = f"asynq:{{{queue}}}:"
         places = [task_id.encode() in client.lrange(prefix + "pending", 0, -1)]
-        places += [
-            client.zscore(prefix + name, task_id) is not None
-            for name in ("scheduled", "retry", "archived", "completed", "g:g")
-        ]
+        places += [client.zscore(prefix + name, task_id) is not None for name in ("scheduled", "retry", "g:g")]
         found += [queue] * sum(places)
     return found
 
@@ -107,7 +107,6 @@ async def test_a_moved_task_keeps_its_state(
         assert getattr(after, name) == getattr(before, name), name
     assert runnable(redis_server, task_id) == ["low"]
     assert not redis_server.client.exists(f"asynq:{{default}}:t:{task_id}")
-    assert redis_server.client.zcard("taskq:{default}:moving") == 0
     assert await ask("queues") == ["default", "low"]
     fields = redis_server.client.hkeys(f"asynq:{{low}}:t:{task_id}")
     assert [name for name in fields if name.startswith(b"taskq_")] == [b"taskq_generation"]
@@ -126,14 +125,42 @@ async def test_a_moved_task_runs_in_the_target_queue(app: TaskQ, ask: Ask, enque
     assert ran == ["1@b.c"]
 
 
-async def test_an_archived_task_moves_with_its_error(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
-    task_id = enqueue().id
+async def test_a_moved_archived_task_runs_again(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+    task_id = enqueue(max_retry=3).id
     await ask("archive_task", "default", task_id)
-    redis_server.client.zadd("asynq:{default}:archived", {task_id: 1_999_999_999})
 
     await ask("move_task", "default", task_id, "low")
 
-    assert redis_server.client.zscore("asynq:{low}:archived", task_id) == 1_999_999_999
+    task = await ask("task", "low", task_id)
+    assert (task.state, task.max_retry) == (TaskState.PENDING, 3)
+    assert not redis_server.client.exists(f"asynq:{{default}}:t:{task_id}")
+
+
+async def test_a_retried_task_waits_for_the_same_time(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+    """Its cursor and other fields move too."""
+    client, task_id = redis_server.client, enqueue(priority=7).id
+    await ask("archive_task", "default", task_id)
+    await ask("retry_task", "default", task_id, after=600)
+    start = client.zscore("asynq:{default}:retry", task_id)
+    client.hset(f"asynq:{{default}}:t:{task_id}", mapping={"taskq_cursor": '{"a": "g1;\n"}', "other": b"\xff\x00"})
+
+    await ask("move_task", "default", task_id, "low")
+
+    assert client.zscore("asynq:{low}:scheduled", task_id) == start
+    names = ("taskq_cursor", "other", "taskq_priority")
+    assert client.hmget(f"asynq:{{low}}:t:{task_id}", names) == [b'{"a": "g1;\n"}', b"\xff\x00", b"7:7"]
+
+
+async def test_a_task_that_has_succeeded_is_not_moved(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
+    client, task_id = redis_server.client, enqueue().id
+    client.lrem("asynq:{default}:pending", 1, task_id)
+    client.zadd("asynq:{default}:completed", {task_id: 4_000_000_000})
+    client.hset(f"asynq:{{default}}:t:{task_id}", "state", "completed")
+
+    with pytest.raises(TaskStateError, match="the task has succeeded"):
+        await ask("move_task", "default", task_id, "low")
+    with pytest.raises(ConfigurationError, match="move_all takes tasks that are"):
+        await ask("move_all", "default", TaskState.COMPLETED, "low")
 
 
 async def test_the_unique_lock_moves_with_the_task(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
@@ -197,11 +224,10 @@ async def test_the_same_queue_and_odd_names_are_refused(ask: Ask, enqueue: Enque
 @rows("done", [False, True], ids=["before", "after"])
 @rows("step", STEPS)
 @rows("options", STATES.values(), ids=STATES)
-@rows("again", ["move_task", "finish_moves"])
-async def test_an_interrupted_move_is_completed(
-    ask: Ask, enqueue: Enqueue, redis_server: RedisServer, cut: Any, step: str, done: bool, options: Any, again: str
+async def test_a_repeat_completes_an_interrupted_move(
+    ask: Ask, enqueue: Enqueue, redis_server: RedisServer, cut: Any, step: str, done: bool, options: Any
 ) -> None:
-    """Wherever it breaks off, the task can be run in at most one queue, and doing it again brings it to the other."""
+    """The task can run in at most one queue, and its archived original names the other one."""
     task_id = enqueue(**options, unique_for=600).id
     cut(step, done=done)
 
@@ -209,121 +235,129 @@ async def test_an_interrupted_move_is_completed(
         await ask("move_task", "default", task_id, "low")
 
     assert len(runnable(redis_server, task_id)) <= 1
-    hashes = redis_server.client.keys(f"asynq:*:t:{task_id}")
-    assert hashes, "it is never lost"
-    if again == "finish_moves":
-        await ask("finish_moves", "default")
-        if runnable(redis_server, task_id) == ["default"]:
-            assert (step, done) == ("move_out", False), "it had not begun"
-            return
-    elif redis_server.client.exists(f"asynq:{{default}}:t:{task_id}"):
+    if redis_server.client.exists(f"asynq:{{default}}:t:{task_id}"):
+        original = await ask("task", "default", task_id)
+        if runnable(redis_server, task_id) != ["default"]:
+            assert original.state is TaskState.ARCHIVED
+            assert original.last_error.startswith("copied to queue low with the same id")
         await ask("move_task", "default", task_id, "low")
     assert runnable(redis_server, task_id) == ["low"]
+    assert not (await ask("task", "low", task_id)).last_error
     assert not redis_server.client.exists(f"asynq:{{default}}:t:{task_id}")
-    assert redis_server.client.zcard("taskq:{default}:moving") == 0
     (lock,) = redis_server.client.keys("asynq:*:unique:*")
     assert lock.startswith(b"asynq:{low}")
 
 
-@rows("again", ["move_task", "finish_moves"])
-async def test_a_task_that_has_run_is_not_moved_again(
-    ask: Ask, enqueue: Enqueue, redis_server: RedisServer, cut: Any, again: str
+async def test_a_copy_that_has_run_is_not_stored_again(
+    ask: Ask, enqueue: Enqueue, redis_server: RedisServer, cut: Any
 ) -> None:
-    """It arrived, ran and went; only its deletion in the first queue is missing."""
+    """Only the deletion of the original is missing."""
     task_id = enqueue().id
-    cut("move_end", done=False)
+    cut("copy_end", done=False)
     with pytest.raises(Cut):
         await ask("move_task", "default", task_id, "low")
     await ask("delete_task", "low", task_id)
 
-    if again == "move_task":
-        await ask("move_task", "default", task_id, "low")
-    else:
-        assert await ask("finish_moves", "default") == 1
+    await ask("move_task", "default", task_id, "low")
 
     assert redis_server.client.keys(f"asynq:*:t:{task_id}") == []
     assert runnable(redis_server, task_id) == []
 
 
-async def test_a_task_in_transit_is_not_changed(
+async def test_the_original_of_an_interrupted_move_does_not_run(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, cut: Any
 ) -> None:
-    """Nobody else can act on it, or move it elsewhere, until its way has ended."""
+    """It can only be moved to the same queue again."""
     task_id = enqueue().id
-    cut("move_in", done=False)
+    cut("deliver", done=False)
     with pytest.raises(Cut):
         await ask("move_task", "default", task_id, "low")
 
     for method, arguments in (
-        ("run_task", ()),
-        ("archive_task", ()),
-        ("delete_task", ()),
-        ("update_payload", (b"{}",)),
-        ("move_task", ("elsewhere",)),
+        ("run_task", {}),
+        ("retry_task", {"after": 1}),
+        ("delete_task", {}),
+        ("update_payload", {"payload": b"{}"}),
+        ("move_task", {"to_queue": "elsewhere"}),
     ):
-        with pytest.raises(TaskStateError, match="being moved to another queue; finish_moves completes the move"):
-            await ask(method, "default", task_id, *arguments)
-    assert await ask("finish_moves", "default") == 1
+        with pytest.raises(TaskStateError, match="being copied to another queue, which its last error names"):
+            await ask(method, "default", task_id, **arguments)
+    assert await ask("run_all", "default", TaskState.ARCHIVED) == 0
+    assert await ask("move_all", "default", TaskState.ARCHIVED, "low") == 1
     assert runnable(redis_server, task_id) == ["low"]
 
 
-def departure(redis_server: RedisServer, app: TaskQ, task_id: str, token: str) -> actions.Departures:
-    queue = app.runtime.keys.queue("default")
-    return app.runtime.runner.run(actions.move_out(queue, [task_id], token=token, target="low"))
-
-
-async def test_a_delayed_mover_creates_no_second_task(
+async def test_a_move_that_is_too_old_is_not_continued(
     app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
-    """It wakes up when another caller has carried its move on and ended it."""
+    """The receipt of its copy may have expired."""
+    task_id = enqueue().id
+    archived(app, task_id, "aa")
+    key = f"asynq:{{default}}:t:{task_id}"
+    copy, caller, first, rest = redis_server.client.hget(key, "taskq_copied").split(b":", 3)
+    old = b"%d" % (int(first) - actions.COPY_KEPT_S - 1)
+    redis_server.client.hset(key, "taskq_copied", b":".join((copy, caller, old, rest)))
+
+    with pytest.raises(TaskStateError, match="being copied"):
+        await ask("move_task", "default", task_id, "low")
+
+
+def archived(app: TaskQ, task_id: str, token: str, *, seconds_ago: int = 0) -> tuple[int, Sequence[actions.Original]]:
+    """Execute the first step of a move."""
+    now_ns = (time.time_ns() // 10**9 - seconds_ago) * 10**9
+    queue = app.runtime.keys.queue("default")
+    return app.runtime.runner.run(at_time(now_ns, actions.copy_out(queue, [task_id], token=token, target="low")))
+
+
+async def test_a_delayed_caller_stores_no_second_copy(
+    app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
+) -> None:
+    """It continues after another caller has finished its move, and the copy has run."""
     task_id = enqueue().id
     low, run = app.runtime.keys.queue("low"), app.runtime.runner.run
-    frozen = departure(redis_server, app, task_id, "aa")
-
-    assert await ask("finish_moves", "default") == 1
+    now_s, (original,) = archived(app, task_id, "aa")
+    await ask("move_task", "default", task_id, "low")
     await ask("delete_task", "low", task_id)
-    code = run(actions.move_in(low, [(frozen.tasks[0], "")], until_s=frozen.now_s + 60))
-    late = run(actions.move_in(low, [(frozen.tasks[0], "")], until_s=frozen.now_s - 1))
+    row = [(original.receipt, NewTask(task_id, original.fields[b"msg"]))]
 
-    assert code == "1", "it learns that the task has arrived"
-    assert late is None
+    stored = run(outbox.deliver(low, row, ReceiptSlot("aa"), claim_ends_ms=(now_s + 60) * 1000))
+    late = run(outbox.deliver(low, row, ReceiptSlot("bb"), claim_ends_ms=(now_s - 1) * 1000))
+
+    assert (stored, late) == (StoreCode.STORED_BEFORE, StoreCode.TOO_LATE)
     assert redis_server.client.keys(f"asynq:*:t:{task_id}") == []
 
 
-async def test_a_delayed_mover_does_not_put_the_task_back(
+async def test_a_task_is_not_put_back_while_another_caller_may_send_its_copy(
     app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
-    """Another caller continues the move at the same time, and only the last one may finish it."""
-    task_id = enqueue().id
-    queue, run = app.runtime.keys.queue("default"), app.runtime.runner.run
-    first = departure(redis_server, app, task_id, "aa")
-    second = departure(redis_server, app, task_id, "bb")
-
-    ended = run(actions.move_end(queue, token="aa", gone=[], back=first.tasks))
-
-    assert second.tasks[0].move == first.tasks[0].move == "aa"
-    assert ended == 0
-    assert runnable(redis_server, task_id) == []
-    assert await ask("finish_moves", "default") == 1
-    assert runnable(redis_server, task_id) == ["low"]
-
-
-async def test_a_task_that_was_put_back_cannot_arrive_later(
-    app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
-) -> None:
-    """A frozen mover wakes up when the id that was taken is free again."""
     enqueue("low", task_id="7")
     enqueue(task_id="7")
-    low, run = app.runtime.keys.queue("low"), app.runtime.runner.run
-    frozen = departure(redis_server, app, "7", "aa")
+    queue, run = app.runtime.keys.queue("default"), app.runtime.runner.run
+    _, first = archived(app, "7", "aa")
 
-    assert await ask("finish_moves", "default") == 0
-    assert runnable(redis_server, "7") == ["default", "low"], "it is back"
+    with pytest.raises(TaskIdConflictError):
+        await ask("move_task", "default", "7", "low")
+    ended = run(actions.copy_end(queue, token="aa", copied=[], back=first))
+
+    assert ended == 0
+    assert runnable(redis_server, "7") == ["low"]
     await ask("delete_task", "low", "7")
-    code = run(actions.move_in(low, [(frozen.tasks[0], "")], until_s=frozen.now_s + 60))
+    await ask("move_task", "default", "7", "low")
+    assert runnable(redis_server, "7") == ["low"]
 
-    assert code == "0"
-    assert runnable(redis_server, "7") == ["default"]
+
+async def test_a_refused_task_is_put_back_after_the_earlier_caller_has_given_up(
+    app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
+) -> None:
+    enqueue("low", task_id="7")
+    enqueue(task_id="7")
+    archived(app, "7", "aa", seconds_ago=121)
+
+    with pytest.raises(TaskIdConflictError):
+        await ask("move_task", "default", "7", "low")
+
+    assert runnable(redis_server, "7") == ["default", "low"]
+    assert not (await ask("task", "default", "7")).last_error
 
 
 async def test_a_full_redis_puts_tasks_back(app: TaskQ, enqueue: Enqueue, redis_server: RedisServer) -> None:
@@ -368,7 +402,7 @@ def half_way() -> BrokerAuthenticationError:
 
 @pytest.mark.parametrize("failure", [BrokerUnavailableError("no answer"), half_way()], ids=["no answer", "half-way"])
 @pytest.mark.parametrize("face", [Inspector, AsyncInspector])
-async def test_a_missing_reply_leaves_the_task_in_transit(
+async def test_a_missing_reply_leaves_the_original_archived(
     app: TaskQ,
     enqueue: Enqueue,
     redis_server: RedisServer,
@@ -376,13 +410,13 @@ async def test_a_missing_reply_leaves_the_task_in_transit(
     face: Any,
     failure: BrokerError,
 ) -> None:
-    """It may have arrived, so it is not put back; the next call finds out."""
+    """The copy may be stored, so the original is not put back. The next call finds out."""
     task_id = enqueue().id
     failing = True
 
     def fail(operation: Any) -> None:
         nonlocal failing
-        if operation.name == "move_in" and failing:
+        if operation.name == "deliver" and failing:
             failing = False
             raise failure
 
@@ -435,26 +469,17 @@ async def test_large_tasks_are_moved_in_small_batches(app: TaskQ, ask: Ask) -> N
     assert await ask("count", "low", TaskState.PENDING) == 6
 
 
-async def test_receipts_do_not_accumulate(app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
-    """Those of moves that have ended are dropped by later moves, and all of them expire."""
-    moved = "taskq:{low}:moved"
-    await ask("move_task", "default", enqueue().id, "low")
-    assert redis_server.client.zcard(moved) == 1
-    ((receipt, until),) = redis_server.client.zrange(moved, 0, -1, withscores=True)
-    assert until - redis_server.client.time()[0] <= 120
-    redis_server.client.zadd(moved, {receipt: 1_600_000_000})
-
+async def test_receipts_expire_soon_after_the_move(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
     await ask("move_task", "default", enqueue().id, "low")
 
-    assert redis_server.client.zcard(moved) == 1
-    assert redis_server.client.zscore(moved, receipt) is None
-    assert 0 < redis_server.client.ttl(moved) <= 30 * 86_400
+    ((_, at),) = redis_server.client.zrange("taskq:{low}:delivered", 0, -1, withscores=True)
+    assert at + outbox.DELIVERED_KEPT_S - redis_server.client.time()[0] <= 120
 
 
-async def test_a_fractional_time_is_kept_by_a_move_and_its_return(
+async def test_a_fractional_time_is_kept_when_a_move_is_refused(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
-    """Other programs may write any number. A task that is refused stays where it is."""
+    """Other programs may write any number."""
     client = redis_server.client
     enqueue("low", task_id="7")
     enqueue(task_id="7", run_after=600)
@@ -466,26 +491,21 @@ async def test_a_fractional_time_is_kept_by_a_move_and_its_return(
     await ask("move_task", "default", moves, "low")
 
     assert client.zrange("asynq:{default}:scheduled", 0, -1, withscores=True) == [(b"7", 2_000_000_000.5)]
-    assert client.zrange("asynq:{low}:scheduled", 0, -1, withscores=True) == [(moves.encode(), float("inf"))]
-    assert client.zcard("taskq:{default}:moving") == 0
+    assert client.zcard("asynq:{low}:scheduled") == 1
 
 
-async def test_damaged_tasks_in_transit_do_not_block_others(
-    app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
+@pytest.mark.parametrize("record", ["?", "aa:aa:1:1:1:scheduled:x:low"])
+async def test_a_damaged_record_does_not_run_a_task(
+    app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer, record: str
 ) -> None:
-    """One has lost its message, another says nothing readable of where it goes."""
-    client = redis_server.client
-    stub, odd, good = (enqueue().id for _ in range(3))
-    for task_id in (stub, odd, good):
-        departure(redis_server, app, task_id, "aa")
-    client.hdel(f"asynq:{{default}}:t:{stub}", "msg")
-    client.hset(f"asynq:{{default}}:t:{odd}", "taskq_moving", "?")
-    client.zadd("taskq:{default}:moving", {stub: 1_600_000_000, odd: 1_600_000_001, good: 1_600_000_002})
+    task_id = enqueue().id
+    archived(app, task_id, "aa")
+    redis_server.client.hset(f"asynq:{{default}}:t:{task_id}", "taskq_copied", record)
 
-    assert await ask("finish_moves", "default") == 1
+    with pytest.raises((TaskStateError, WireFormatError)):
+        await ask("move_task", "default", task_id, "low")
 
-    assert runnable(redis_server, good) == ["low"]
-    assert client.zrange("taskq:{default}:moving", 0, -1) == [stub.encode(), odd.encode()]
+    assert runnable(redis_server, task_id) == []
 
 
 async def test_a_task_with_very_many_fields_moves(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
@@ -533,23 +553,7 @@ async def test_a_target_that_cannot_be_registered_receives_no_task(
     assert runnable(redis_server, task_id) == ["default"]
 
 
-async def test_an_arrival_is_sent_only_once(
-    ask: Ask, enqueue: Enqueue, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If a second request is refused, it would put the task back while the first may still arrive."""
-    task_id = enqueue().id
-    sent: list[Any] = []
-    fail_after(monkeypatch, sent.append)
-
-    await ask("move_task", "default", task_id, "low")
-
-    assert [(each.name, each.repeatable) for each in sent if each.name in STEPS] == [
-        (name, name != "move_in") for name in STEPS
-    ]
-
-
 @rows("refusal", [BrokerFullError("full"), BrokerUnavailableError.unchanged("cannot reach it")])
-@rows("again", ["move_task", "finish_moves"])
 async def test_a_refusal_puts_back_no_task_that_may_have_arrived(
     ask: Ask,
     enqueue: Enqueue,
@@ -557,24 +561,22 @@ async def test_a_refusal_puts_back_no_task_that_may_have_arrived(
     cut: Any,
     monkeypatch: pytest.MonkeyPatch,
     refusal: Exception,
-    again: str,
 ) -> None:
-    """The first mover died after its task had arrived; who carries the move on is refused and cannot know."""
+    """The first caller died after the copy was stored. The second caller is refused, so it cannot know."""
     task_id = enqueue().id
-    cut("move_end", done=False)
+    cut("copy_end", done=False)
     with pytest.raises(Cut):
         await ask("move_task", "default", task_id, "low")
-    arguments = ("default", task_id, "low") if again == "move_task" else ("default",)
 
     def refuse(*arguments: Any, **more: Any) -> Any:
         raise refusal
 
     with monkeypatch.context() as patched:
-        patched.setattr(actions, "move_in", refuse)
+        patched.setattr(outbox, "deliver", refuse)
         with pytest.raises(type(refusal)):
-            await ask(again, *arguments)
+            await ask("move_task", "default", task_id, "low")
 
     assert runnable(redis_server, task_id) == ["low"]
-    await ask(again, *arguments)
+    await ask("move_task", "default", task_id, "low")
     assert runnable(redis_server, task_id) == ["low"]
     assert not redis_server.client.exists(f"asynq:{{default}}:t:{task_id}")

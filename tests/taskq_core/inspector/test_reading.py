@@ -79,7 +79,6 @@ async def test_an_unknown_queue_is_reported(app: TaskQ, ask: Ask) -> None:
         ("retry_task", "nowhere", "id"),
         ("update_payload", "nowhere", "id", b""),
         ("move_task", "nowhere", "id", "low"),
-        ("finish_moves", "nowhere"),
         ("reconcile", "nowhere"),
         ("cluster_nodes", "nowhere"),
         ("run_all", "nowhere", TaskState.ARCHIVED),
@@ -391,4 +390,4 @@ async def test_a_large_message_and_a_large_result_are_shown_by_their_sizes(
         assert task.result == b""
         assert str(task.oversized_result) == "33,554,433 bytes are stored, but not read here: the limit is 33,554,432"
     with pytest.raises(TaskStateError, match="too large to be moved"):
-        await ask("move_task", "default", "b", "other")
+        await ask("move_task", "default", "a", "other")

@@ -232,22 +232,3 @@ def test_a_queue_whose_name_continues_with_a_brace_keeps_its_keys(redis_server: 
     assert inspector.queue_info("a}:b").size == 1
     assert len(inspector.tasks("a}:b", TaskState.PENDING).tasks) == 1
     app.close()
-
-
-async def test_tasks_in_transit_survive_a_removal(
-    app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
-) -> None:
-    """It was enqueued since, and is on its way to another queue: in no structure of a state."""
-    for _ in range(150):
-        enqueue()
-    queue, came = app.runtime.keys.queue("default"), []
-
-    def set_out(done: int, total: int) -> None:
-        if not came:
-            came.append(enqueue().id)
-            app.runtime.runner.run(actions.move_out(queue, came, token="aa", target="low"))
-
-    await ask("remove_queue", "default", force=True, progress=set_out)
-
-    assert await ask("finish_moves", "default") == 1
-    assert (await ask("task", "low", came[0])).state is TaskState.PENDING

@@ -10,7 +10,6 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from taskq_core import TaskQ
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations.actions import move_out
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.repair.reconcile import FindingKind
 from taskq_core.telemetry import WorkerMetrics
@@ -224,39 +223,3 @@ async def test_a_task_that_go_left_in_no_list_is_repaired_and_runs(
     redis_server.client.zadd(queue.lease, {"a": 1})  # the new lease ends
 
     await until(lambda: runs == ["run"], "it runs")
-
-
-class TestInterruptedMoves:
-    async def test_moves_in_progress_are_not_repaired(
-        self, app: TaskQ, queue: QueueKeys, redis_server: RedisServer
-    ) -> None:
-        runner = AsyncRunner(app.runtime.endpoint)
-        handle = app.client.enqueue(app.remote("t").s())
-        await runner.run(move_out(queue, [handle.id], token="aa", target="low"))
-        mark = redis_server.client.hget(queue.task(handle.id), "taskq_moving")
-        service = Reconciler(context_of(app, runner, token="w", reconcile_every=300), queue, unled())
-
-        for _ in range(2):
-            await service.work()
-
-        assert service.passes == 1
-        assert redis_server.client.hget(queue.task(handle.id), "taskq_moving") == mark
-        await runner.aclose()
-
-    async def test_a_failed_repair_of_a_move_is_repeated_by_the_next_pass(
-        self, app: TaskQ, queue: QueueKeys, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """The other queue's list is of another type: the task stays on its way, and the pass counts."""
-        raw, runner = redis_server.client, AsyncRunner(app.runtime.endpoint)
-        handle = app.client.enqueue(app.remote("t").s())
-        await runner.run(move_out(queue, [handle.id], token="aa", target="low"))
-        raw.zadd(queue.moving, {handle.id: 1_600_000_000})
-        raw.set(app.runtime.keys.queue("low").pending, "x")
-        service = Reconciler(context_of(app, runner, token="w", reconcile_every=300), queue, unled())
-
-        pauses = [await service.work() for _ in range(2)]
-
-        assert pauses[1] > 200
-        assert raw.zrange(queue.moving, 0, -1) == [handle.id.encode()]
-        assert "from queue default to other queues cannot be moved now" in caplog.text
-        await runner.aclose()
