@@ -1,6 +1,6 @@
 """Move tasks to another queue: archive the original, enqueue a copy with the same id, delete the original.
 
-The queues are on different slots of a cluster, so one script cannot change both. Each step is a script of its own:
+The queues are on different slots of a cluster, so one script cannot change both. Each step is one script:
 
 1. `copy_out` archives the tasks, so that they cannot run, and records the copy in each of them.
 2. `deliver` stores the copies in the other queue, each with a receipt under the name that step 1 recorded.

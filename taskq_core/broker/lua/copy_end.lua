@@ -55,9 +55,6 @@ local function put_back(id, key, field, size, state, score)
     end
   end
   follow(field.taskq_unique, field.unique_key, id, state)
-  if field.taskq_step and state ~= 'archived' then
-    redis.call('ZADD', string.sub(KEYS[7], 1, -5) .. 'wf-steps', whole(now_s), field.taskq_step)
-  end
 end
 
 local names = {
@@ -78,6 +75,9 @@ for i = 5, #ARGV, 2 do
     ended = ended + 1
     if deletes then
       erase(keys, id, key, state, field.unique_key, field.taskq_wait)
+      if field.taskq_step then -- the other queue now lists the step as started
+        redis.pcall('ZREM', string.sub(KEYS[7], 1, -5) .. 'wf-steps', field.taskq_step)
+      end
     else
       put_back(id, key, field, size, state, score)
     end

@@ -68,9 +68,6 @@ local function begin(id, key, field)
   limits.release_permits(id, key)
   redis.call('ZADD', KEYS[4], state == 'archived' and score or whole(now_s), id)
   redis.call('HSET', key, 'msg', field.msg .. ARGV[10], 'state', 'archived')
-  if field.taskq_step then
-    redis.pcall('ZREM', string.sub(limits.lim, 1, -5) .. 'wf-steps', field.taskq_step) -- its end is that of the copy
-  end
   return state, score
 end
 
@@ -101,7 +98,7 @@ local function set_out(id, key, generation)
       return 'copied'
     elseif not redis.call('ZSCORE', KEYS[4], id) then
       return 'lost' -- for example because its queue is being removed
-    elseif caller ~= ARGV[3] then -- while an earlier caller may still send the copy, nobody may put the task back
+    elseif caller ~= ARGV[3] then -- no call may put the task back while an earlier one may send the copy
       caller = now_s > tonumber(last) + tonumber(ARGV[9]) and ARGV[3] or ''
     end
     hash[place.msg] = string.sub(field.msg, 1, tonumber(size))

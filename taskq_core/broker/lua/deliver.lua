@@ -81,7 +81,7 @@ local function set_fields(key, text)
   for i = 1, #words, 2 do
     redis.call('HSET', key, words[i], words[i + 1])
     if words[i] == 'taskq_step' then
-      redis.call('ZADD', string.sub(KEYS[3], 1, -5) .. 'wf-steps', whole(now_s), words[i + 1])
+      redis.pcall('ZADD', string.sub(KEYS[3], 1, -5) .. 'wf-steps', whole(now_s), words[i + 1])
     end
   end
 end

@@ -455,6 +455,29 @@ async def test_a_workflow_notices_the_end_of_a_step_moved_to_a_queue_of_go(
             await handle.aresult(timeout=60)
 
 
+async def test_a_workflow_waits_until_an_interrupted_move_of_its_step_is_repeated(
+    app: TaskQ, start: Runner, queue: QueueKeys
+) -> None:
+    """The archived original does not count as a failed step."""
+    client = app.runtime.async_client
+
+    @app.task
+    async def step() -> int:
+        return 7
+
+    handle = await chain(step.s()).adelay()
+    task_id = f"{handle.id}.step"
+    await client.run(actions.copy_out(queue, [task_id], token="aa", target="other"))
+
+    assert await client.run(dispatch.sweep_steps(queue)) == (1, 0, False)
+    assert (await handle.arefresh()).state is WorkflowState.RUNNING
+    assert await handle.aretry() == 0
+    await asyncio.to_thread(Inspector(app).move_task, "default", task_id, "other")
+
+    await start(queues={"default": 1, "other": 1}, dispatch_every=0.1)
+    assert await handle.aresult(timeout=60) == 7
+
+
 @pytest.mark.parametrize("first", ["move", "cancel"])
 async def test_a_moved_step_is_dropped_when_its_workflow_is_cancelled(
     app: TaskQ, start: Runner, redis_server: RedisServer, first: str
