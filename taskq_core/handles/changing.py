@@ -24,10 +24,9 @@ from taskq_core.errors import (
     WorkflowNotFoundError,
 )
 from taskq_core.handles import workflow_plans
-from taskq_core.handles.copying import move
+from taskq_core.handles.copying import move, with_payload
 from taskq_core.settings import ArchiveLimits, Duration, seconds
-from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_message, encode_message
-from taskq_core.wire.uniqueness import digest, names_in
+from taskq_core.wire import Keys, QueueKeys, TaskState, decode_message, encode_message
 
 NO_TASK = "-"
 """Generation of a task that does not exist. A request with it finds no task."""
@@ -101,18 +100,6 @@ def check_payload(payload: object, expected: object = None) -> None:
         raise ConfigurationError(f"payload must be at most {PAYLOAD_MAX} bytes, got {len(payload)}")
 
 
-def _with_payload(queue: QueueKeys, message: TaskMessage, payload: bytes, unique_rule: str) -> TaskMessage:
-    """Return a message with another payload, and with the unique lock for that payload."""
-    changed = TaskMessage()
-    changed.CopyFrom(message)
-    changed.payload = payload
-    if queue.is_lock(message.unique_key):
-        changed.unique_key = queue.lock(message.type, digest(payload, names_in(unique_rule)))
-    else:
-        changed.unique_key = ""
-    return changed
-
-
 def reschedule(
     queue: QueueKeys,
     task_id: str,
@@ -178,7 +165,7 @@ def replace_payload(
         message = decode_message(stored.message)
         if expected is not None and message.payload != expected:
             raise TaskStateError(queue.name, task_id, str(stored.state), "the payload has changed since it was read")
-        changed = _with_payload(queue, message, payload, stored.unique_rule)
+        changed = with_payload(queue, message, payload, stored.unique_rule)
         answer = yield from ask(
             actions.change_task(
                 queue,
@@ -203,11 +190,19 @@ def replace_payload(
 
 
 def move_one(
-    keys: Keys, queue: QueueKeys, target: QueueKeys, task_id: str, *, generation: RequestPlan[str]
+    keys: Keys,
+    queue: QueueKeys,
+    target: QueueKeys,
+    task_id: str,
+    *,
+    payload: bytes | None = None,
+    generation: RequestPlan[str],
 ) -> RequestPlan[None]:
-    """Move one task to another queue, unless it runs."""
+    """Move one task to another queue, with another payload if one is given."""
+    if payload is not None:
+        check_payload(payload)
     generations = {task_id: (yield from generation)}
-    moved = yield from move(keys, queue, target, [task_id], state=None, generations=generations)
+    moved = yield from move(keys, queue, target, [task_id], state=None, payload=payload, generations=generations)
     ((original, code),) = moved
     if original.answer != OK:
         raise refusal(queue.name, task_id, original.answer, doing="moved")

@@ -23,6 +23,7 @@ from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot, StoreCo
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import BrokerError, BrokerUnavailableError, WireFormatError
 from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_message, encode_message
+from taskq_core.wire.uniqueness import digest, names_in
 
 _OF_A_NEW_TASK = ("msg", "state", "pending_since", "group", "unique_key", "taskq_unique", "taskq_group", "taskq_limit")
 _OF_THE_ORIGINAL = ("copied", "permit", "line", "wait", "owner", "started", "begun", "cancel", "oversized")
@@ -41,9 +42,10 @@ def move(
     ids: Sequence[str],
     *,
     state: TaskState | None,
+    payload: bytes | None = None,
     generations: Mapping[str, str] = MappingProxyType({}),
 ) -> RequestPlan[list[tuple[Original, Code | None]]]:
-    """Move at most `BATCH_MAX` tasks. `generations` has the generations of the tasks by id.
+    """Move at most `BATCH_MAX` tasks, with another payload if one is given. `generations` has the generations by id.
 
     For each task, return the result of step 1 and, if the task was archived, the result of step 2.
     """
@@ -53,21 +55,27 @@ def move(
         step = actions.copy_out(queue, ids, token=slot.token, target=target.name, state=state, generations=generations)
         now_s, originals = yield from ask(step)
         archived = [each for each in originals if each.answer == OK]
-        codes = yield from _copy(keys, queue, target, archived, slot, now_s)
+        codes = yield from _copy(keys, queue, target, archived, slot, now_s, payload)
         ends += [(each, codes.get(each.task_id)) for each in originals]
         ids = ids[len(originals) :]
     return ends
 
 
 def _copy(
-    keys: Keys, queue: QueueKeys, target: QueueKeys, tasks: Sequence[Original], slot: ReceiptSlot, now_s: int
+    keys: Keys,
+    queue: QueueKeys,
+    target: QueueKeys,
+    tasks: Sequence[Original],
+    slot: ReceiptSlot,
+    now_s: int,
+    payload: bytes | None,
 ) -> RequestPlan[dict[str, Code]]:
     """Execute steps 2 and 3 of the move for tasks that were archived at `now_s`, or whose move is continued."""
     codes: dict[str, Code] = {}
     rows: dict[str, tuple[str, NewTask]] = {}
     for task in tasks:
         try:
-            rows[task.task_id] = (task.receipt, _copy_of(task, queue, target, now_s))
+            rows[task.task_id] = (task.receipt, _copy_of(task, queue, target, now_s, payload))
         except (WireFormatError, ValueError) as error:
             codes[task.task_id] = WireFormatError(str(error))
     if rows:
@@ -112,7 +120,19 @@ def _record_steps(keys: Keys, target: QueueKeys, tasks: Sequence[Original]) -> R
             yield from ask(workflows.revoke_steps(target, workflow_id))
 
 
-def _copy_of(task: Original, queue: QueueKeys, target: QueueKeys, now_s: int) -> NewTask:
+def with_payload(queue: QueueKeys, message: TaskMessage, payload: bytes, unique_rule: str) -> TaskMessage:
+    """Return a message with another payload, and with the unique lock for that payload."""
+    changed = TaskMessage()
+    changed.CopyFrom(message)
+    changed.payload = payload
+    if queue.is_lock(message.unique_key):
+        changed.unique_key = queue.lock(message.type, digest(payload, names_in(unique_rule)))
+    else:
+        changed.unique_key = ""
+    return changed
+
+
+def _copy_of(task: Original, queue: QueueKeys, target: QueueKeys, now_s: int, payload: bytes | None = None) -> NewTask:
     """Return the copy of a task for the other queue, with its unique lock, limits, priority and place in a workflow.
 
     A lock with a rule is taken anew. A lock as Asynq's is held for the rest of its time.
@@ -120,6 +140,8 @@ def _copy_of(task: Original, queue: QueueKeys, target: QueueKeys, now_s: int) ->
     fields, message = task.fields, TaskMessage()
     message.CopyFrom(decode_message(fields[b"msg"]))
     rule, lock = fields.get(b"taskq_unique", b"").decode(), ""
+    if payload is not None:
+        message = with_payload(queue, message, payload, rule)
     if queue.is_lock(message.unique_key) and (rule or task.lock_ms is not None):
         lock = target.unique_prefix + message.unique_key.removeprefix(queue.unique_prefix)
     message.queue, message.unique_key = target.name, lock

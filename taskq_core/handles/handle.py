@@ -476,25 +476,24 @@ class TaskHandle(SentLater, Generic[R_co]):
         replicated: bool | int | None,
     ) -> RequestPlan[None]:
         self._check_sent()
-        payload = None
-        if call is not None:
-            if call.task.name != self.name:
-                raise ConfigurationError(f"call must be a call of task {self.name!r}, got one of {call.task.name!r}")
-            payload = call.task.encode(call.args, call.kwargs)
         yield from changing.reschedule(
             self._keys,
             self.id,
             at=at,
             after=after,
-            payload=payload,
+            payload=self._payload_of(call),
             generation=self._identified(),
             confirm=confirmation(replicated, self.confirm),
         )
 
-    def move(self, to_queue: str) -> None:
+    def move(self, to_queue: str, *, call: SupportsCall | None = None) -> None:
         """Move the task to another queue, unless it runs or has succeeded. `queue` becomes the new queue.
 
         An archived task runs again there. If the move is interrupted, call `move` again; see `Inspector.move_task`.
+
+        Args:
+            to_queue: Name of the other queue.
+            call: `task.s(...)` of the same task with new arguments. The unique lock changes to these arguments.
 
         Raises:
             TaskNotFoundError: The task ended without retention, or was deleted.
@@ -502,22 +501,34 @@ class TaskHandle(SentLater, Generic[R_co]):
             DuplicateTaskError: Another task in the other queue holds the unique lock. The task was not moved.
             TaskStateError: The task has succeeded, or is being moved to a third queue. `TaskActiveError` if it runs.
             TaskNotSentError: The surrounding transaction has not committed yet.
-            ConfigurationError: The name of the other queue is not valid, or is the same.
+            TaskArgumentsError: The arguments do not match the task's parameters.
+            ConfigurationError: The name of the other queue is not valid or is the same. Or the call is of another task.
         """
-        self._source.run(self._move(to_queue))
+        self._source.run(self._move(to_queue, call))
 
-    async def amove(self, to_queue: str) -> None:
+    async def amove(self, to_queue: str, *, call: SupportsCall | None = None) -> None:
         """Move the task to another queue. Like `move`, for coroutines."""
-        await self._source.arun(self._move(to_queue))
+        await self._source.arun(self._move(to_queue, call))
 
-    def _move(self, to_queue: str) -> RequestPlan[None]:
+    def _move(self, to_queue: str, call: SupportsCall | None) -> RequestPlan[None]:
         self._check_sent()
         validate_queue_name(to_queue)
         if to_queue == self.queue:
             raise ConfigurationError(f"the task is in queue {to_queue!r} already; name another queue")
-        keys = self._source.keys
-        yield from changing.move_one(keys, self._keys, keys.queue(to_queue), self.id, generation=self._identified())
+        keys, payload = self._source.keys, self._payload_of(call)
+        yield from changing.move_one(
+            keys, self._keys, keys.queue(to_queue), self.id, payload=payload, generation=self._identified()
+        )
         self.queue = to_queue
+
+    def _payload_of(self, call: SupportsCall | None) -> bytes | None:
+        """Return the payload of a call of this task, None without a call."""
+        if call is None:
+            return None
+        if call.task.name != self.name:
+            raise ConfigurationError(f"call must be a call of task {self.name!r}, got one of {call.task.name!r}")
+        payload: bytes = call.task.encode(call.args, call.kwargs)
+        return payload
 
 
 check_answer: Callable[[TaskHandle[Any]], None] = TaskHandle.check_not_lost

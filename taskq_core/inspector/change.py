@@ -312,7 +312,9 @@ def resume(keys: Keys, queue: str) -> RequestPlan[None]:
         raise QueueNotPausedError(queue)
 
 
-def move_task(keys: Keys, queue: str, task_id: str, to_queue: str, *, generation: str = "") -> RequestPlan[None]:
+def move_task(
+    keys: Keys, queue: str, task_id: str, to_queue: str, *, payload: bytes | None = None, generation: str = ""
+) -> RequestPlan[None]:
     """Move a task to another queue: archive it, enqueue a copy with the same id there, and delete the original.
 
     A pending, scheduled, retried or aggregating task waits in the other queue for the same time or group. An archived
@@ -323,6 +325,7 @@ def move_task(keys: Keys, queue: str, task_id: str, to_queue: str, *, generation
         queue: Name of the queue.
         task_id: Id of the task.
         to_queue: Name of the other queue.
+        payload: Payload of the copy. None: the payload of the task.
         generation: As in `run_task`.
 
     Raises:
@@ -338,7 +341,7 @@ def move_task(keys: Keys, queue: str, task_id: str, to_queue: str, *, generation
     check_target(queue, to_queue)
     queue_keys = yield from known_queue(keys, queue)
     seen = identify(queue_keys, task_id, generation)
-    yield from changing.move_one(keys, queue_keys, keys.queue(to_queue), task_id, generation=seen)
+    yield from changing.move_one(keys, queue_keys, keys.queue(to_queue), task_id, payload=payload, generation=seen)
 
 
 def check_target(queue: str, to_queue: str) -> None:

@@ -266,7 +266,7 @@ class TestUpdatePayload:
         """Another caller changes the task between reading and writing: it is read again."""
         task_id = enqueue(run_after=60).id
         key, looks = PREFIX + f"t:{task_id}", 0
-        with_payload = changing._with_payload
+        with_payload = changing.with_payload
 
         def between(*arguments: Any) -> Any:
             nonlocal looks
@@ -277,7 +277,7 @@ class TestUpdatePayload:
                 redis_server.client.hset(key, "msg", encode_message(message))
             return with_payload(*arguments)
 
-        monkeypatch.setattr(changing, "_with_payload", between)
+        monkeypatch.setattr(changing, "with_payload", between)
 
         await ask("update_payload", "default", task_id, b"{}")
 

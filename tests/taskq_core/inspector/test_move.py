@@ -176,6 +176,24 @@ async def test_the_unique_lock_moves_with_the_task(ask: Ask, enqueue: Enqueue, r
     assert redis_server.client.keys("asynq:*:unique:*") == []
 
 
+async def test_a_copy_may_have_other_arguments(app: TaskQ, enqueue: Enqueue, redis_server: RedisServer) -> None:
+    """Its unique lock is that of the new arguments."""
+    handle = enqueue(unique_for=3600)
+    deliver = app.remote("email:deliver")
+
+    with pytest.raises(ConfigurationError, match="call must be a call of task 'email:deliver'"):
+        handle.move("low", call=app.remote("other").s())
+    handle.move("low", call=deliver.s(to="x@b.c"))
+
+    assert handle.refresh().payload == b'{"to":"x@b.c"}'
+    (lock,) = redis_server.client.keys("asynq:*:unique:*")
+    assert redis_server.client.get(lock) == handle.id.encode()
+    other = app.client.enqueue(app.remote("email:deliver", queue="low", unique_for=60).s(to="1@b.c"))
+    assert other.id != handle.id
+    with pytest.raises(DuplicateTaskError):
+        app.client.enqueue(app.remote("email:deliver", queue="low", unique_for=60).s(to="x@b.c"))
+
+
 async def test_a_taken_id_keeps_the_task_where_it_is(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
     enqueue("low", task_id="7")
     enqueue(task_id="7", run_after=600)
