@@ -125,9 +125,9 @@ class TaskStateError(TaskQError):
         queue: Queue of the task.
         task_id: Id of the task.
         state: State of the task, or another reason. "copied": the task is the original of an interrupted move
-            to another queue. "steps": the task has stored steps or signals, so it cannot be moved. "large": its message
-            is too large to be moved. "lost": its record names a state, but the queue's list of that state does not
-            contain the task. "answered": the task no longer waits for this value.
+            to another queue. "steps": the task has stored steps, signals or a position, so it cannot be moved. "large":
+            its message is too large to be moved. "lost": its record names a state, but the queue's list of that state
+            does not contain the task. "answered": the task no longer waits for this value.
             "changing": other clients keep changing the task.
         reason: The reason, as the rest of a sentence.
     """

@@ -70,7 +70,7 @@ class NoCurrentTaskError(TaskQError, LookupError):
 
 
 class IterationError(TaskQError, ValueError):
-    """Another run of the task could not continue its iteration, or the cursor of the iteration cannot be stored.
+    """Another run of the task could not continue its iteration over these items.
 
     The message names types, but never values.
     """

@@ -6,12 +6,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
-from taskq_core.codec.oversized import OversizedResult, within_limit
+from taskq_core.codec.oversized import within_limit
 from taskq_core.codec.progress import encode_progress
-from taskq_core.errors import IterationError, NoCurrentTaskError
-from taskq_core.execution.iteration import NO_CURSOR_STORE, CursorStore, Iteration, LoopOptions, Loops
+from taskq_core.errors import NoCurrentTaskError
+from taskq_core.execution.iteration import Iteration, LoopOptions, Loops, ProgressBuffer
 from taskq_core.execution.sources import source_of
 from taskq_core.execution.step_record import Steps
 from taskq_core.execution.steps import StepContext
@@ -22,31 +22,6 @@ FromCursor = Callable[[Any], Iterable[T] | AsyncIterable[T] | Awaitable[Iterable
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _NO_STATE: Mapping[str, Any] = MappingProxyType({})
-
-
-class ProgressBuffer(CursorStore, Protocol):
-    """Buffers the cursors, progress and result of a running task. Workers implement it. It never waits for Redis."""
-
-    @property
-    def max_result_bytes(self) -> int:
-        """Maximum bytes of a result that the task may store."""
-        ...
-
-    @property
-    def steps(self) -> Steps:
-        """The steps of the run."""
-        ...
-
-    def write_result(self, data: bytes | OversizedResult) -> None:
-        """Buffer bytes as the intermediate result; the worker stores them soon.
-
-        Of an oversized result, store only the size.
-        """
-        ...
-
-    def store_progress(self, progress: bytes) -> None:
-        """Store the progress of the task, at most about once a second. The last value is always stored."""
-        ...
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -207,7 +182,8 @@ class TaskContext(StepContext):
             total: Number of items, for the progress that `iterate` reports. Not needed for sequences.
 
         Raises:
-            IterationError: Another run could not continue these items, or a cursor has no JSON form or is too large.
+            IterationError: Another run could not continue these items.
+            StepError: A cursor has no JSON form or is too large, or the stored position is not valid.
             ConfigurationError: A number or the name is not valid.
         """
         source = source_of(items, cursor, batch_size=batch_size)
@@ -222,7 +198,8 @@ class TaskContext(StepContext):
             cursor: A value with a JSON form; `cursor()` returns it in the next run.
 
         Raises:
-            IterationError: The cursor has no JSON form, or is too large.
+            StepError: The cursor has no JSON form, or is too large; or the caller is a coroutine that has not awaited
+                `acursor()` before.
             TaskPaused: The worker stops. Do not catch it.
         """
         self._all_loops.set_checkpoint(cursor)
@@ -233,11 +210,9 @@ class TaskContext(StepContext):
         The first call waits for Redis.
 
         Raises:
-            IterationError: The stored cursor is not valid, or the caller is a coroutine, which must await `acursor()`.
+            StepError: The stored cursor is not valid, or the caller is a coroutine, which must await `acursor()`.
         """
         loops = self._all_loops
-        if loops.cursor_store.is_on_event_loop:
-            raise IterationError("cursor() would block the event loop; in a coroutine, use `await context.acursor()`")
         loops.load()
         return loops.checkpoint
 
@@ -254,7 +229,7 @@ class TaskContext(StepContext):
     def _all_loops(self) -> Loops:
         loops = self._loops
         if loops is None:
-            loops = self._loops = Loops(NO_CURSOR_STORE if self._open_buffer is None else self._open_buffer())
+            loops = self._loops = Loops(None if self._open_buffer is None else self._open_buffer())
         return loops
 
 

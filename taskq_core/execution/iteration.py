@@ -6,10 +6,10 @@
         ...                                     the task returns to its queue,
                                                 and its next run begins with the next item
 
-Each loop of a task has a cursor: the position after the last item that its body has processed. All cursors of a task
-are one JSON object in a field of the task, which only the worker that owns the task can write. The script that ends the
-run stores them. During the run they are also stored in the background, or after every `every` items. If a worker is
-killed, the next run repeats the items since the last of these writes.
+Each loop of a task has a cursor: the position after the last item that its body has processed. The cursors of all
+loops together are the position of the task, one field in the record of its steps. The position is stored in the
+background, or after every `every` items, and before the end of a run without success. If a worker is killed, the next
+run repeats the items since the last of these writes.
 
 A loop inside another loop has a cursor too. The cursor is dropped when the outer loop takes its next item.
 """
@@ -21,76 +21,66 @@ from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from typing import Any, Generic, Protocol, Self, TypedDict, TypeVar
 
-import msgspec
-
-from taskq_core.codec import encode_result
-from taskq_core.errors import ConfigurationError, IterationError, ResultValueError, TaskPaused
+from taskq_core.codec import decode_value, encode_value
+from taskq_core.codec.oversized import OversizedResult
+from taskq_core.errors import ConfigurationError, TaskPaused
 from taskq_core.execution.sources import Source, abatches, batches
+from taskq_core.execution.step_record import Steps
 from taskq_core.settings import Duration, seconds
 
 T = TypeVar("T")
 
-MOST_BYTES = 16_384
+POSITION_BYTES = 16_384
 """Maximum size in bytes of all cursors of a task together."""
-_NO_CURSOR = "a cursor is a value with a JSON form: "
 _CHECKPOINT = "checkpoint"
 """Name of the cursor that `checkpoint` stores. Names of loops begin with a slash."""
+_Cursors = dict[str, tuple[Any, int, bool]]
+"""For each loop its cursor, its number of processed items, and whether it has ended."""
 
 
-class CursorStore(Protocol):
-    """Stores the cursors and the progress of one run, and reports when the run must end. Workers implement it.
+class ProgressBuffer(Protocol):
+    """Buffers the progress, the result and the position of a running task. Reports when the run must end.
 
-    The methods of this base class do nothing. They are used for functions that are called directly.
+    Workers implement it. It never waits for Redis.
     """
 
     @property
     def is_stopping(self) -> bool:
         """True once the run should end at the next position from which another run can continue."""
-        return False
+        ...
 
     @property
-    def is_on_event_loop(self) -> bool:
-        """True if the task's code runs on an event loop, so that this object must not block."""
-        return False
+    def max_result_bytes(self) -> int:
+        """Maximum bytes of a result that the task may store."""
+        ...
+
+    @property
+    def steps(self) -> Steps:
+        """The steps of the run, whose record also has the position of its loops."""
+        ...
 
     def check(self) -> None:
         """Raise `TaskInterrupted` if the run must end at once."""
-        return
+        ...
 
-    def read_cursor(self) -> bytes:
-        """Return the cursors that earlier runs stored in Redis, b"" if there are none."""
-        return b""
+    def write_result(self, data: bytes | OversizedResult) -> None:
+        """Buffer bytes as the intermediate result; the worker stores them soon.
 
-    async def aread_cursor(self) -> bytes:
-        """Read the cursors from Redis. Like `read_cursor`, for coroutines."""
-        return b""
-
-    def buffer(self, cursor: bytes) -> None:
-        """Buffer cursors. The worker stores them soon, and at the end of the run. Never waits."""
-        return
-
-    def store(self, cursor: bytes) -> None:
-        """Store cursors in Redis, and wait for the reply.
-
-        Raise `TaskInterrupted` if another worker has taken the task.
+        Of an oversized result, store only the size.
         """
-        return
+        ...
 
-    async def astore(self, cursor: bytes) -> None:
-        """Store cursors in Redis. Like `store`, for coroutines."""
-        return
+    def store_progress(self, progress: bytes) -> None:
+        """Store the progress of the task, at most about once a second. The last value is always stored."""
+        ...
 
     def report(self, done: int, total: int | None) -> None:
-        """Store the progress of the outermost loop, unless the function reports progress itself. Never waits."""
-        return
+        """Store the progress of the outermost loop, unless the function reports progress itself."""
+        ...
 
-
-class _NoCursorStore(CursorStore):
-    """The cursor store of functions that are called directly, without a worker. It stores nothing."""
-
-
-NO_CURSOR_STORE = _NoCursorStore()
-"""The shared cursor store of all functions that are called directly."""
+    def save_position(self, position: bytes) -> None:
+        """Store the position of the loops, at most about once a second, and at the end of a run without success."""
+        ...
 
 
 class Interruption:
@@ -143,53 +133,79 @@ class Loops:
     """The positions of all `iterate` loops of one run of a task, and the value of `checkpoint`.
 
     Args:
-        cursor_store: Stores the positions and the value.
+        buffer: Stores the positions and the value. None: the function was called directly, and nothing is stored.
     """
 
-    def __init__(self, cursor_store: CursorStore) -> None:
-        self.cursor_store = cursor_store
-        self._stored: dict[str, Any] | None = None
+    def __init__(self, buffer: ProgressBuffer | None) -> None:
+        self.buffer = buffer
+        self._stored: _Cursors | None = {} if buffer is None else None
         self._top = _Place("", None)
         self.handed = 0
         """Number of items and checkpoints that this run has processed so far."""
 
     def load(self) -> None:
-        """Read the cursors of earlier runs from Redis, unless they were read before."""
+        """Read the position that earlier runs stored in Redis, unless it was read before."""
         if self._stored is None:
-            self._stored = _decode(self.cursor_store.read_cursor())
+            assert self.buffer is not None
+            steps = self.buffer.steps
+            self._stored = _decode(steps, steps.wait_for(steps.load_position()))
 
     async def aload(self) -> None:
-        """Read the cursors of earlier runs. Like `load`, for coroutines."""
+        """Read the position of earlier runs. Like `load`, for coroutines."""
         if self._stored is None:
-            self._stored = _decode(await self.cursor_store.aread_cursor())
+            assert self.buffer is not None
+            steps = self.buffer.steps
+            self._stored = _decode(steps, await steps.run(steps.load_position()))
+
+    def save(self, position: bytes) -> None:
+        """Buffer a position, which is stored soon."""
+        if self.buffer is not None:
+            self.buffer.save_position(position)
+
+    def store(self, position: bytes) -> None:
+        """Store a position, and wait until Redis has stored it."""
+        if self.buffer is not None:
+            steps = self.buffer.steps
+            steps.position = position
+            steps.wait_for(steps.store_position())
+
+    async def astore(self, position: bytes) -> None:
+        """Store a position. Like `store`, for coroutines."""
+        if self.buffer is not None:
+            steps = self.buffer.steps
+            steps.position = position
+            await steps.run(steps.store_position())
+
+    def report(self, done: int, total: int | None) -> None:
+        """Report the progress of the outermost loop."""
+        if self.buffer is not None:
+            self.buffer.report(done, total)
 
     @property
     def checkpoint(self) -> Any:
         """The last value given to `checkpoint`, None if there is none."""
         assert self._stored is not None
-        return self._stored.get(_CHECKPOINT)
+        return self._stored.get(_CHECKPOINT, (None,))[0]
 
     def set_checkpoint(self, cursor: object) -> None:
         """Store the cursor of `checkpoint`, and end the run here if the worker stops."""
-        # Load the stored JSON object first, because it also contains the cursors of loops, which must not be lost.
-        if self._stored is None:
-            if self.cursor_store.is_on_event_loop:
-                raise IterationError("the first checkpoint of a coroutine must follow `await context.acursor()`")
-            self.load()
-        try:
-            # Encode and decode the cursor, so that `cursor()` returns the same value in this run as in the next one.
-            plain = msgspec.json.decode(encode_result(cursor))
-        except ResultValueError as error:
-            raise IterationError(_NO_CURSOR + str(error).removeprefix("result: ")) from None
-        self.cursor_store.buffer(self._with(_CHECKPOINT, plain))
+        self.load()  # the position also contains the cursors of loops, which must not be lost
+        position = self._with(_CHECKPOINT, (cursor, 0, False))
+        assert self._stored is not None
+        # `cursor()` returns the same value in this run as in the next one, also if `cursor` is changed later.
+        self._stored[_CHECKPOINT] = decode_value("the checkpoint", position, _Cursors, way_out="")[_CHECKPOINT]
+        self.save(position)
         self.handed += 1
         self.stop_if_due()
 
     def stop_if_due(self, until: float = math.inf) -> None:
         """Raise `TaskPaused` if the run must end between two items."""
-        cursor_store = self.cursor_store
-        cursor_store.check()
-        if cursor_store.is_stopping or (_interruption is not None and _interruption.is_due(self.handed)):
+        buffer = self.buffer
+        if buffer is not None:
+            buffer.check()
+            if buffer.is_stopping:
+                raise TaskPaused
+        if _interruption is not None and _interruption.is_due(self.handed):
             raise TaskPaused
         if self.handed and time.monotonic() >= until:
             raise TaskPaused(is_stopping=False)
@@ -231,43 +247,24 @@ class Loops:
             for key in [each for each in stored if each.startswith(inside)]:
                 del stored[key]
 
-    def _with(self, key: str, value: object) -> bytes:
-        stored = self._stored
-        assert stored is not None
-        before = dict(stored)
-        stored[key] = value
-        problem = ""
-        try:
-            data = encode_result(stored)
-        except ResultValueError as error:
-            problem = _NO_CURSOR + str(error).removeprefix("result: ")
-        else:
-            if len(data) > MOST_BYTES:
-                problem = f"the cursors of a task must be at most {MOST_BYTES} bytes of JSON in total, got {len(data)}"
-        if problem:
-            self._stored = before
-            raise IterationError(problem)
-        return data
+    def _with(self, key: str, value: tuple[Any, int, bool]) -> bytes:
+        assert self._stored is not None
+        changed = self._stored | {key: value}
+        position = encode_value("the cursors of all loops of a task", changed, POSITION_BYTES)
+        self._stored = changed
+        return position
 
 
 _inside: ContextVar[tuple[Loops, _Place] | None] = ContextVar("taskq_inside_loop", default=None)
 """The `iterate` loop in whose body this code runs."""
 
 
-def _decode(data: bytes) -> dict[str, Any]:
+def _decode(steps: Steps, data: bytes) -> _Cursors:
     if not data:
         return {}
-    try:
-        stored = msgspec.json.decode(data)
-        if not isinstance(stored, dict) or not all(
-            key == _CHECKPOINT
-            or (isinstance(value, list) and len(value) == 3 and type(value[1]) is int and type(value[2]) is bool)
-            for key, value in stored.items()
-        ):
-            raise ValueError
-    except ValueError:
-        raise IterationError("the stored cursors of this task cannot be read") from None
-    return stored
+    way_out = f"to begin the loops again, run `{steps.forget_command('iterate')}`"
+    found: _Cursors = decode_value("the stored position of the loops", data, _Cursors, way_out=way_out)
+    return found
 
 
 class LoopOptions(TypedDict, total=False):
@@ -313,9 +310,6 @@ class Iteration(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         loops = self._loops
-        cursor_store = loops.cursor_store
-        if cursor_store.is_on_event_loop:
-            raise IterationError("in a coroutine, use `async for item in context.iterate(...)`")
         loops.load()
         walk = _Walk(loops)
         self._begin(walk)
@@ -336,12 +330,12 @@ class Iteration(Generic[T]):
                 walk.leave()
                 data, has_to_be_stored = self._passed(walk, cursor, item)
                 if has_to_be_stored:
-                    cursor_store.store(data)
+                    loops.store(data)
                 else:
-                    cursor_store.buffer(data)
+                    loops.save(data)
         finally:
             walk.leave()
-        cursor_store.buffer(loops.end(walk.place))
+        loops.save(loops.end(walk.place))
 
     def __aiter__(self) -> AsyncIterator[T]:
         walk = _Walk(self._loops)
@@ -349,7 +343,6 @@ class Iteration(Generic[T]):
 
     async def _aitems(self, walk: "_Walk") -> AsyncGenerator[T, None]:
         loops = self._loops
-        cursor_store = loops.cursor_store
         await loops.aload()
         self._begin(walk)
         if walk.place.has_ended:
@@ -370,17 +363,17 @@ class Iteration(Generic[T]):
                     walk.leave()
                     data, has_to_be_stored = self._passed(walk, cursor, item)
                     if has_to_be_stored:
-                        await cursor_store.astore(data)
+                        await loops.astore(data)
                     else:
-                        cursor_store.buffer(data)
+                        loops.save(data)
             finally:
                 walk.leave()
-        cursor_store.buffer(loops.end(walk.place))
+        loops.save(loops.end(walk.place))
 
     def _begin(self, walk: "_Walk") -> None:
         walk.begin(self._name, self._most_s)
         if walk.is_outermost and not walk.place.has_ended:
-            self._loops.cursor_store.report(walk.place.done, self._total)
+            self._loops.report(walk.place.done, self._total)
 
     def _passed(self, walk: "_Walk", cursor: object, item: Any) -> tuple[bytes, bool]:
         """Record that the loop body has processed an item.
@@ -390,7 +383,7 @@ class Iteration(Generic[T]):
         count = 1 if self._batch_size is None else len(item)
         data = self._loops.advance(walk.place, cursor, count)
         if walk.is_outermost:
-            self._loops.cursor_store.report(walk.place.done, self._total)
+            self._loops.report(walk.place.done, self._total)
         walk.unstored += count
         if self._every is None or walk.unstored < self._every:
             return data, False

@@ -1,7 +1,7 @@
 """The steps of one run of a task.
 
-This module reads the stored record of earlier steps, counts the uses of each step name, stores results, and decides
-whether the run has to wait.
+This module reads the stored record of earlier steps, counts the uses of each step name, stores results and the position
+of loops, and decides whether the run has to wait.
 """
 
 import asyncio
@@ -67,6 +67,7 @@ class Steps(ABC):
 
     Attributes:
         span: Returns a context manager that records the span of a step.
+        position: The newest position of the loops as JSON, stored or not. None: there is nothing to store.
         is_closed: True once the function has ended. Code that it started may still run.
     """
 
@@ -84,6 +85,8 @@ class Steps(ABC):
         self.span = tracing.step
         self._process = span
         self.is_closed = False
+        self.position: bytes | None = None
+        self._stored_position: bytes | None = None
         self._queue = queue
         self._task_id = task_id
         self._signals = signals
@@ -93,6 +96,7 @@ class Steps(ABC):
         self._has_links = self._links_stored = False  # whether links contain the fence of this run, and the record too
         self._lock = asyncio.Lock()
         self._ahead_ms = -1.0  # Redis's clock minus the monotonic clock; -1 before the stored steps are loaded
+        self._loaded_ms = 0  # when this run has loaded the stored steps
         self._size = 0  # bytes of the stored results of all steps
         self._attempt = 1
         self._calls = 0  # number of requests that appended emitted values
@@ -156,7 +160,7 @@ class Steps(ABC):
                 self._attempt = loaded.attempt
                 if self._ahead_ms < 0 and self._process is not None and (sender := loaded.sender):
                     self._process.link(sender)
-                self._ahead_ms = loaded.now_ms - time.monotonic() * 1000
+                self._ahead_ms, self._loaded_ms = loaded.now_ms - time.monotonic() * 1000, loaded.now_ms
         return self._record
 
     @property
@@ -303,6 +307,35 @@ class Steps(ABC):
         until_ms = math.ceil(self._now_ms + duration_ms) if stored == b"-" else int(stored)
         if until_ms > self._now_ms:
             raise await self._wait(wait, until_ms)
+
+    # --- the position of loops ----------------------------------------------------------------------------------------
+
+    async def load_position(self) -> bytes:
+        """Return the position of the loops that earlier runs have stored, as JSON. b"" without one."""
+        stored = (await self._load()).get(operations.POSITION)
+        return b"" if stored is None else read_result(stored)[2]
+
+    @property
+    def _has_new_position(self) -> bool:
+        return self.position is not None and self.position is not self._stored_position
+
+    async def store_position(self) -> None:
+        """Store the newest position of the loops, unless it is stored."""
+        await self._store_position(())
+
+    async def _store_position(self, values: Sequence[tuple[str, bytes]]) -> None:
+        """Store emitted values, and after them the newest position."""
+        position = self.position
+        if position is None or position is self._stored_position:
+            if values:
+                await self._append(values)
+            return
+        now_ms = self._now_ms
+        value = b"%d %d %b" % (now_ms, now_ms - self._loaded_ms, position)
+        output, field = self._output(values), operations.POSITION
+        store = operations.store_step(self._queue, self._task_id, field, value, output=output, **self._fence)
+        _accepted(await self._ask(store, at_end=True))
+        self._stored_position = position
 
     # --- waits --------------------------------------------------------------------------------------------------------
 

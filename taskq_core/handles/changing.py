@@ -49,7 +49,7 @@ def refusal(queue: str, task_id: str, answer: str, *, doing: str) -> Exception:
         problem = "the task is being copied to another queue, which its last error names; move it there again to finish"
         return TaskStateError(queue, task_id, "copied", problem)
     if answer == Refusal.STEPS:
-        problem = "the task has stored steps or signals, which stay in its queue"
+        problem = "the task has stored steps, signals or a position, which stay in its queue"
         return TaskStateError(queue, task_id, "steps", problem)
     if answer == Refusal.LARGE:
         problem = "the message of the task is too large to be moved"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-StepKind = Literal["step", "sleep", "signal", "sub-tasks"]
+StepKind = Literal["step", "sleep", "signal", "sub-tasks", "position"]
 """Kind of an entry in the record of a task's steps."""
 _KINDS: dict[str, StepKind] = {"z": "sleep", "r": "signal", "c": "sub-tasks"}
 

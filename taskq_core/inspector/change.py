@@ -251,9 +251,9 @@ def signal_task(
 
 
 def forget_step(keys: Keys, queue: str, task_id: str, name: str, *, generation: str = "") -> RequestPlan[bool]:
-    """Delete the stored result of a step or of sub-tasks, or a received signal.
+    """Delete the stored result of a step or of sub-tasks, a received signal, or the position of the loops.
 
-    The next run of the task repeats the step, or waits for the signal again.
+    The next run of the task repeats the step, waits for the signal again, or begins the loops again.
 
     A task that waits for a later signal of the same name is started.
 
@@ -261,7 +261,7 @@ def forget_step(keys: Keys, queue: str, task_id: str, name: str, *, generation: 
         queue: Name of the queue.
         task_id: Id of the task.
         name: Name of the step, with its number if it has one, such as "fetch#2". The name of a signal always needs a
-            number.
+            number. "iterate" is the position of the loops.
         generation: As in `run_task`.
 
     Returns:

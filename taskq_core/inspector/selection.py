@@ -56,7 +56,7 @@ class Skip(StrEnum):
     COPIED = "copied"
     """The task is the archived original of a move that was interrupted."""
     STEPS = "steps"
-    """The task has stored steps or signals, so it cannot be moved to another queue."""
+    """The task has stored steps, signals or a position, so it cannot be moved to another queue."""
     ID_TAKEN = "id_taken"
     """The target queue already has a task with this id."""
     LOCK_TAKEN = "lock_taken"

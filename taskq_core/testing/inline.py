@@ -27,9 +27,8 @@ from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.codec.progress import encode_progress
-from taskq_core.errors import TaskPaused, WireFormatError
+from taskq_core.errors import TaskInterrupted, TaskPaused, WireFormatError
 from taskq_core.execution.context import TaskContext, current
-from taskq_core.execution.iteration import CursorStore
 from taskq_core.service.user_code import readable
 from taskq_core.tasks.handlers import Handler
 from taskq_core.tasks.task import Task
@@ -169,6 +168,8 @@ class InlineWorker:
             raise
         if run.buffer is not None:
             run.error = run.buffer.steps.check_end(run.error)
+            with contextlib.suppress(TaskInterrupted):  # the task was deleted during its run
+                await run.buffer.steps.store_position()
         ended = self._settle(run)
         context = run.context
         assert context is not None
@@ -261,8 +262,10 @@ class InlineWorker:
         return task_run(run.context, outcome, error)
 
 
-class _InlineBuffer(CursorStore):
-    """The progress buffer of an inline run. It stores progress, cursors and results at once, without buffering."""
+class _InlineBuffer:
+    """The progress buffer of an inline run. It stores progress and results at once, without buffering."""
+
+    is_stopping = False
 
     def __init__(self, run: Run, steps: InlineSteps, runner: SyncRunner, owner: str) -> None:
         self._run = run
@@ -270,7 +273,9 @@ class _InlineBuffer(CursorStore):
         self._runner = runner
         self._owner = owner
         self._reports_itself = False
-        self.cursor: bytes | None = None
+
+    def check(self) -> None:
+        """Do nothing: nothing interrupts the run."""
 
     @property
     def max_result_bytes(self) -> int:
@@ -290,21 +295,8 @@ class _InlineBuffer(CursorStore):
         if not self._reports_itself:
             self._write({run_ops.PROGRESS_FIELD: encode_progress(done, total)})
 
-    def buffer(self, cursor: bytes) -> None:
-        self.cursor = cursor
-
-    def store(self, cursor: bytes) -> None:
-        self.cursor = cursor
-        self._write({run_ops.CURSOR_FIELD: cursor})
-
-    async def astore(self, cursor: bytes) -> None:
-        self.store(cursor)
-
-    def read_cursor(self) -> bytes:
-        return self._runner.run(run_ops.read_cursor(self._run.queue, self._run.task_id))
-
-    async def aread_cursor(self) -> bytes:
-        return self.read_cursor()
+    def save_position(self, position: bytes) -> None:
+        self.steps.position = position
 
     def _write(self, fields: Mapping[str, bytes]) -> None:
         run = self._run

@@ -65,6 +65,7 @@ STEP_KINDS = (
     pmarked("step of a task", "sleep"),
     pmarked("step of a task", "signal"),
     pmarked("step of a task", "sub-tasks"),
+    pmarked("step of a task", "position"),
 )
 _DONE = {
     TaskAction.RUN: nmarked("%(count)s task runs now.", "%(count)s tasks run now."),

@@ -1,4 +1,4 @@
-"""Read the timeline of a task: its steps, sleeps, signals and sub-tasks, from the record of its steps."""
+"""Read the timeline of a task: its steps, sleeps, signals, sub-tasks and position, from the record of its steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,19 +17,20 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimelineEntry:
-    """A step, a sleep, a signal or a call of sub-tasks of a task.
+    """A step, a sleep, a signal, a call of sub-tasks, or the position of the loops of a task.
 
     Attributes:
-        kind: step, sleep, signal or sub-tasks.
+        kind: step, sleep, signal, sub-tasks or position.
         name: Name of the step, the sleep, the signal or the call, with a number from its second use on.
-        started_at: When the step or wait began. None for a signal that arrived before the task waited for it.
-        ended_at: When it ended or the signal arrived. None while the task waits.
+        started_at: When the step or wait began, or the run that stored the position. None for a signal that arrived
+            before the task waited for it.
+        ended_at: When it ended, the signal arrived, or the position was stored. None while the task waits.
         until: End of a wait with a time limit, while the task waits.
         has_timed_out: Whether the wait for the signal reached its timeout.
         has_failed: Whether the sub-tasks failed.
         workflow_id: Id of the workflow of the sub-tasks, "" for other entries. The home queue of this workflow is the
             queue of the task.
-        result: Result of a step or of sub-tasks, or value of a signal, as JSON. b"" if there is none.
+        result: Result of a step or of sub-tasks, value of a signal, or position, as JSON. b"" if there is none.
     """
 
     kind: StepKind
@@ -58,9 +59,11 @@ def read_timeline(keys: Keys, queue: str, task_id: str) -> RequestPlan[Sequence[
     for stored, value in record.items():
         letter, _, name = stored.partition(":")
         first, _, rest = value.partition(b" ")
-        if letter == "s":
+        if letter in ("s", "p"):
             ended_ms, took_ms, result = read_result(value)
-            found.append(_entry("step", name, ended_ms - took_ms, ended_ms, result=result))
+            found.append(
+                _entry("step" if letter == "s" else "position", name, ended_ms - took_ms, ended_ms, result=result)
+            )
         elif letter == "c":
             result = read_result(record[f"k:{name}"])[2] if f"k:{name}" in record else b""
             has_failed = result.startswith(FAILED)  # the workflow of the sub-tasks shows the error

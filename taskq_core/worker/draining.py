@@ -68,6 +68,10 @@ class Drain:
         interrupt_grace_s = config.span("interrupt_grace")
         await asyncio.gather(*(aggregator.drain(interrupt_grace_s) for aggregator in aggregators))
         await self._wait_for_end(interrupt_grace_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ENDING_S):
+                buffers = [run.buffer for run in self._runs if run.settlement is None and run.buffer is not None]
+                await asyncio.gather(*(each.steps.store_position() for each in buffers), return_exceptions=True)
         for run in self._runs:
             # If the function runs in a thread, it ends when the worker process exits.
             if run.settlement is not None:

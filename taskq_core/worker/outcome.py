@@ -99,7 +99,8 @@ def settle(
     except BaseException as problem:  # encoding the result runs user code, which may raise anything
         unsettled = _unsettled(error, problem)
         settlement = _settle(run, None, unsettled, now_s=now_s, duration_s=duration_s, worker=worker)
-    return _with_lock_and_cursor(run, settlement)
+    settlement.unique_key = run.message.unique_key
+    return settlement
 
 
 def _unsettled(error: BaseException | None, problem: BaseException) -> BaseException:
@@ -111,16 +112,8 @@ def _unsettled(error: BaseException | None, problem: BaseException) -> BaseExcep
 
 
 def requeued(run: Run) -> Settlement:
-    """Return the settlement that returns a run to the head of its queue, with its cursor."""
-    return _with_lock_and_cursor(run, Settlement(run.task_id, Outcome.REQUEUE, run.number))
-
-
-def _with_lock_and_cursor(run: Run, settlement: Settlement) -> Settlement:
-    settlement.unique_key = run.message.unique_key
-    buffer = run.buffer
-    if buffer is not None and buffer.cursor and settlement.outcome not in (Outcome.DONE, Outcome.COMPLETE):
-        settlement.cursor = buffer.cursor
-    return settlement
+    """Return the settlement that returns a run to the head of its queue."""
+    return Settlement(run.task_id, Outcome.REQUEUE, run.number, unique_key=run.message.unique_key)
 
 
 def _settle(

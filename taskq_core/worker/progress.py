@@ -1,29 +1,23 @@
-"""Store what running tasks write: results, progress and cursors.
+"""Store what running tasks write: results, progress and the position of loops.
 
-A function may write from any thread. It waits only if it stores a cursor explicitly. If several values of one kind are
-waiting, only the last is written. Results are written soon. Progress and cursors are written at most once per
-`EVERY_S`, and the last value is always written. All writes of a run are sequential, and its settlement waits until the
-last write was answered, so no write arrives after the settlement. The last cursor is part of the settlement. Each write
-is fenced: if the worker has lost the task, Redis changes nothing.
+A function may write from any thread, and never waits. If several values of one kind are waiting, only the last is
+written. Results are written soon. Progress and positions are written at most once per `EVERY_S`, and the last value is
+always written, except for the position after a success. All writes of a run are sequential, and its settlement waits
+until the last write was answered, so no write arrives after the settlement. Each write is fenced: if the worker has
+lost the task, Redis changes nothing.
 """
 
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
-from taskq_core.broker.operations.runs import (
-    CURSOR_FIELD,
-    OVERSIZED_FIELD,
-    PROGRESS_FIELD,
-    RESULT_FIELD,
-    read_cursor,
-    write_fields,
-)
+from taskq_core.broker.operations.runs import OVERSIZED_FIELD, PROGRESS_FIELD, RESULT_FIELD, write_fields
+from taskq_core.broker.operations.steps import POSITION
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.codec.progress import encode_progress
-from taskq_core.errors import BrokerError, BrokerUnavailableError, TaskInterrupted, TaskWaiting
+from taskq_core.errors import BrokerError, BrokerUnavailableError, StepError, TaskInterrupted, TaskWaiting
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.outcome import warn_oversized
 from taskq_core.worker.run import Ending, Run
@@ -34,12 +28,8 @@ logger = logging.getLogger("taskq.worker")
 PATIENCE_S = 5.0
 """Seconds for which a write of progress is repeated while Redis does not answer."""
 EVERY_S = 1.0
-"""Minimum seconds between two writes of progress or cursors of one run."""
-CHECK_S = 0.2
-"""Seconds between two checks whether a run that waits for a write has to end."""
-_WHAT = {RESULT_FIELD: "its result", PROGRESS_FIELD: "its progress", CURSOR_FIELD: "its cursor"}
-
-T = TypeVar("T")
+"""Minimum seconds between two writes of progress or the position of one run."""
+_WHAT = {RESULT_FIELD: "its result", PROGRESS_FIELD: "its progress"}
 
 
 def written_fields(data: bytes | OversizedResult) -> dict[str, bytes]:
@@ -50,18 +40,13 @@ def written_fields(data: bytes | OversizedResult) -> dict[str, bytes]:
 
 
 class RunBuffer:
-    """Buffers what one run writes until it is stored. The run's context uses it as its progress buffer.
-
-    Attributes:
-        cursor: The last cursors that this run wrote, or None.
-    """
+    """Buffers what one run writes until it is stored. The run's context uses it as its progress buffer."""
 
     def __init__(self, run: Run, writer: "ProgressWriter") -> None:
         self._run = run
         self._writer = writer
         self._lock = threading.Lock()
         self._waiting: dict[str, bytes] = {}
-        self._waiters: list[asyncio.Future[bool | None]] = []
         self._is_planned = False
         self._timer: asyncio.TimerHandle | None = None
         self._busy: asyncio.Task[None] | None = None
@@ -69,7 +54,6 @@ class RunBuffer:
         self._has_ended = False
         self._reports_itself = self._has_warned = False
         self._steps: RunSteps | None = None
-        self.cursor: bytes | None = None
 
     # --- for the function, from any thread ----------------------------------------------------------------------------
 
@@ -78,13 +62,8 @@ class RunBuffer:
         """True once the worker stops."""
         return self._writer.is_stopping()
 
-    @property
-    def is_on_event_loop(self) -> bool:
-        """True in a thread with a running event loop, where no call may block."""
-        return asyncio._get_running_loop() is not None
-
     def check(self) -> None:
-        """Raise `TaskInterrupted` if the run has to end.
+        """Raise `TaskInterrupted` if the run has to end, or the error of a position that could not be stored.
 
         After a suspension of this process or of its machine, another worker may have the task.
         """
@@ -93,6 +72,8 @@ class RunBuffer:
             run.ending = Ending.LEASE_LOST
         if run.ending is not None:
             raise TaskInterrupted
+        if self._steps is not None and self._steps.failure is not None:
+            raise self._steps.failure
 
     @property
     def max_result_bytes(self) -> int:
@@ -128,36 +109,11 @@ class RunBuffer:
         if not self._reports_itself:
             self._put({PROGRESS_FIELD: encode_progress(done, total)})
 
-    def buffer(self, cursor: bytes) -> None:
-        """Buffer cursors. The worker writes them soon, and once more with the settlement of the run."""
-        self.cursor = cursor
-        self._put({CURSOR_FIELD: cursor})
-
-    def store(self, cursor: bytes) -> None:
-        """Store cursors now, and return when they are stored."""
-        self.cursor = cursor
-        self._wait_for(self._flush(cursor))
-
-    async def astore(self, cursor: bytes) -> None:
-        """Store cursors like `store`, for coroutines."""
-        self.cursor = cursor
-        await self._await(self._flush(cursor))
-
-    def read_cursor(self) -> bytes:
-        """Return the cursors that an earlier run stored."""
-        return self._wait_for(self._read())
-
-    async def aread_cursor(self) -> bytes:
-        """Return stored cursors like `read_cursor`, for coroutines."""
-        return await self._await(self._read())
-
-    def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._writer.loop).result()
-
-    async def _await(self, work: Coroutine[Any, Any, T]) -> T:
-        if asyncio.get_running_loop() is self._writer.loop:
-            return await work
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._writer.loop))
+    def save_position(self, position: bytes) -> None:
+        """Buffer the position of the loops. It is stored soon, and before the settlement of a run without success."""
+        steps = self._steps or self.steps
+        steps.position = position
+        self._put({POSITION: position})
 
     def _put(self, fields: Mapping[str, bytes]) -> None:
         with self._lock:
@@ -177,7 +133,7 @@ class RunBuffer:
         if self._busy is not None or not self._waiting:  # when a running write ends, it calls `_plan` again
             return
         pause_s = self._next_at - self._writer.clock.monotonic()
-        if pause_s <= 0 or self._has_ended or self._waiters or RESULT_FIELD in self._waiting:
+        if pause_s <= 0 or self._has_ended or RESULT_FIELD in self._waiting:
             self._write_now()
         elif self._timer is None:
             self._timer = self._writer.loop.call_later(pause_s, self._write_now)
@@ -189,42 +145,35 @@ class RunBuffer:
         if self._busy is None:
             self._busy = self._writer.start(self._write())
 
-    async def _read(self) -> bytes:
-        run, writer = self._run, self._writer
-        while True:
-            try:
-                return await writer.runner.run(read_cursor(run.queue, run.task_id), patience_s=CHECK_S)
-            except BrokerUnavailableError:
-                # Try again, because without its cursor the function would start from the beginning.
-                self.check()
-                await asyncio.sleep(CHECK_S)
-
-    async def _flush(self, cursor: bytes) -> None:
-        """Write cursors now, and return when they are stored. While Redis is down, keep trying."""
-        stored: bool | None = None
-        while not stored:
-            with self._lock:
-                self._waiting[CURSOR_FIELD] = cursor
-            waiter: asyncio.Future[bool | None] = self._writer.loop.create_future()
-            self._waiters.append(waiter)
-            self._plan()
-            while not waiter.done():
-                await asyncio.wait((waiter,), timeout=CHECK_S)
-                self.check()
-            stored = waiter.result()
-            if stored is False:  # another worker has taken the task
-                raise TaskInterrupted
-
     async def _write(self) -> None:
-        run, writer = self._run, self._writer
         with self._lock:
             fields, self._waiting = self._waiting, {}
             self._is_planned = False
-        waiters, self._waiters = self._waiters, []
-        stored: bool | None = None
+            has_position = fields.pop(POSITION, None) is not None
+            if has_position and not self._next_at:  # not with the first progress, because many loops are short
+                self._waiting[POSITION] = b""
+                has_position = False
+        try:
+            if fields:
+                await self._write_fields(fields)
+            if has_position:
+                with suppress(TaskInterrupted, BrokerError, StepError):  # `check` raises it in the function
+                    await self.steps.store_position()
+        finally:
+            self._busy = None
+            self._next_at = self._writer.clock.monotonic() + EVERY_S
+            if self._has_ended and not self._waiting:
+                self._writer.ended(self._run)
+            else:
+                self._plan()
+
+    async def _write_fields(self, fields: Mapping[str, bytes]) -> None:
+        run, writer = self._run, self._writer
         try:
             operation = write_fields(run.queue, run.task_id, fields, owner=writer.owner, run=run.number)
-            stored = await writer.runner.run(operation, patience_s=PATIENCE_S)
+            if not await writer.runner.run(operation, patience_s=PATIENCE_S):  # another worker has taken the task
+                with self._lock:
+                    self._waiting.clear()
         except BrokerUnavailableError as error:
             writer.outage.report(f"storing the progress of task {run.name} failed", error)
         except BrokerError as error:
@@ -235,29 +184,22 @@ class RunBuffer:
                 error,
                 extra={"queue": run.queue.name, "task_id": run.task_id},
             )
-        finally:
-            self._busy = None
-            self._next_at = writer.clock.monotonic() + EVERY_S
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(stored)
-            if stored is False:
-                with self._lock:
-                    self._waiting.clear()
-            if self._has_ended and not self._waiting:
-                writer.ended(run)
-            else:
-                self._plan()
 
     def finish(self) -> bool:
         """Write the remaining values of an ended run. Return whether its settlement has to wait for these writes.
 
         If so, the writer calls `ended` after the last write.
         """
-        steps = self._steps
-        if steps is not None and steps.close():
-            self._writer.start(self._finish_after(steps))
-            return True
+        run, steps = self._run, self._steps
+        if steps is not None:
+            if run.ending is None:
+                run.error = steps.check_end(run.error)
+            # A run whose result is stored may still fail, because the result may have no JSON form.
+            has_result = run.result is not None and run.message.retention
+            has_succeeded = run.error is None and run.ending in (None, Ending.SHUTDOWN) and not has_result
+            if steps.close(has_succeeded=has_succeeded):
+                self._writer.start(self._finish_after(steps))
+                return True
         return self._finish()
 
     async def _finish_after(self, steps: RunSteps) -> None:
@@ -267,13 +209,10 @@ class RunBuffer:
 
     def _finish(self) -> bool:
         run = self._run
-        if self._steps is not None:
-            if run.error is None or isinstance(run.error, TaskWaiting):  # after a wait, nothing is emitted again
-                run.error = self._steps.problem or run.error
-            if run.ending is None:
-                run.error = self._steps.check_end(run.error)
+        if self._steps is not None and (run.error is None or isinstance(run.error, TaskWaiting)):
+            run.error = self._steps.problem or run.error  # also after a wait, because nothing is emitted again
         with self._lock:
-            self._waiting.pop(CURSOR_FIELD, None)  # the settlement stores the cursor
+            self._waiting.pop(POSITION, None)  # it is stored, or no longer needed
             if not self._waiting and self._busy is None:
                 return False
         self._has_ended = True

@@ -85,7 +85,7 @@ class Run:
         is_stuck: True once the function was found to run on after an interruption.
         is_cancelling: True while the worker reads from Redis how to cancel the task.
         is_over: True once it is settled or lost, while error handlers and observers run.
-        buffer: Buffer for the function's progress, results and cursors. None if the function has written none of them.
+        buffer: Buffer for the progress, result and position of the function. None before the first of them.
         cancel_outcome: What happens to the task if it is cancelled.
         may_expire: False if its message certainly has no start deadline.
     """

@@ -381,7 +381,7 @@ def _fitting(runs: Sequence[Run], most: int) -> int:
     for count, run in enumerate(runs, start=1):
         assert run.settlement is not None
         settlement = run.settlement
-        size += len(settlement.message) + len(settlement.result) + len(settlement.record) + len(settlement.cursor)
+        size += len(settlement.message) + len(settlement.result) + len(settlement.record)
         if count >= most or size >= BATCH_BYTES:
             return count
     return len(runs)

@@ -2,8 +2,8 @@
 
 All requests contain the run's fence: Redis refuses them if the worker has lost the task. While Redis does not answer,
 the worker repeats a request until the run has to end. Emitted values are collected for `EMIT_EVERY_S`. The values of a
-step are stored before or together with its result, because a later run does not repeat the step. The settlement of the
-run waits until all values are sent.
+step are stored before or together with its result, because a later run does not repeat the step. In the same way, all
+values are stored before the position of the loops. The settlement of the run waits until everything is stored.
 """
 
 import asyncio
@@ -42,7 +42,10 @@ PATIENCE_S = 5.0
 """Maximum seconds for one request to Redis."""
 CHECK_S = 0.2
 """Seconds between two checks whether a run that waits for Redis has to end."""
-BLOCKING = "this method would block the event loop; in a coroutine, use the method with the prefix `a`, such as `astep`"
+BLOCKING = (
+    "this call would block the event loop; in a coroutine, use `async for`, or the method with the prefix `a`, such as "
+    "`astep`, and `acursor` before the first `checkpoint`"
+)
 
 T = TypeVar("T")
 
@@ -63,7 +66,8 @@ class RunSteps(Steps):
         writer: The worker's writer of progress.
 
     Attributes:
-        problem: Why emitted values could not be stored, or None.
+        failure: Why values and positions can no longer be stored, or None.
+        problem: The same, if it is an error and not an interruption.
     """
 
     def __init__(self, run: Run, writer: "ProgressWriter") -> None:
@@ -79,7 +83,7 @@ class RunSteps(Steps):
         self._unsent: Counter[str] = Counter()  # number of values that are not stored yet, by step
         self._sending: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()  # requests with values are sent one after another
-        self._failure: BaseException | None = None  # why the unsent values can no longer be stored
+        self.failure: BaseException | None = None
         self.problem: Exception | None = None
         self._flush = asyncio.Event()
 
@@ -104,7 +108,7 @@ class RunSteps(Steps):
             try:
                 return await self._writer.runner.run(operation, patience_s=PATIENCE_S)
             except BrokerUnavailableError:
-                at_end = at_end and ending is None
+                at_end = at_end and (ending is None or self.is_closed)
                 await asyncio.sleep(CHECK_S)
 
     async def _hold_lease(self) -> None:
@@ -148,8 +152,8 @@ class RunSteps(Steps):
         """Collect a value, and wait while more than `WAITING_BYTES` are not sent yet."""
         if self.is_closed:  # called by background code after the end of the function
             raise TaskInterrupted
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         self._collected.append((step, value))
         self._bytes += len(value) + OVERHEAD_BYTES
         self._unsent[step] += 1
@@ -183,14 +187,14 @@ class RunSteps(Steps):
     async def _taken(self) -> AsyncIterator[list[tuple[str, bytes]]]:
         """Take the oldest unsent values, which the caller stores. If that fails, no later value may be stored."""
         async with self._turn:
-            if self._failure is not None:
-                raise self._failure
+            if self.failure is not None:
+                raise self.failure
             values, self._collected = self._collected[:EMIT_VALUES], self._collected[EMIT_VALUES:]
             self._bytes -= sum(len(value) + OVERHEAD_BYTES for _, value in values)
             try:
                 yield values
             except BaseException as error:
-                self._failure = error
+                self.failure = error
                 self._collected.clear()
                 if isinstance(error, BrokerError | StepError):  # the next `emit` or the end of the run raises it
                     self.problem = error
@@ -200,40 +204,59 @@ class RunSteps(Steps):
     async def _store_step(self, name: str, value: bytes) -> bytes:
         if not self._unsent[name]:
             return await super()._store_step(name, value)
-        # In the background, because the values must be stored even if the caller is cancelled.
-        stored: asyncio.Future[bytes] = self._writer.loop.create_future()
-        self._writer.start(self._store_with_output(name, value, stored))
-        return await stored
+        return await self._complete(self._store_with_output(name, value))
 
-    async def _store_with_output(self, step: str, value: bytes, stored: asyncio.Future[bytes]) -> None:
-        answer: bytes | None = None
-        try:
-            while answer is None:
-                async with self._taken() as values:
-                    if self._unsent[step] == sum(step == each for each, _ in values):
-                        self._flush.set()  # the sender need not wait for further values
-                        answer = await self._store(f"s:{step}", value, values=values)
-                    else:
-                        await self._append(values)
-        except BaseException as error:
-            if not stored.done():
-                stored.set_exception(error)
-        else:
-            if not stored.done():
-                stored.set_result(answer)
+    async def _complete(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await work in the background: it stores emitted values, so it must end even if the caller is cancelled."""
+        ended: asyncio.Future[T] = self._writer.loop.create_future()
 
-    def close(self) -> bool:
-        """Refuse further emitted values, because the function has ended.
+        async def complete() -> None:
+            try:
+                answer = await work
+            except BaseException as error:
+                if not ended.done():
+                    ended.set_exception(error)
+            else:
+                if not ended.done():
+                    ended.set_result(answer)
 
-        Return whether values still wait to be sent.
+        self._writer.start(complete())
+        return await ended
+
+    async def _store_with_output(self, step: str, value: bytes) -> bytes:
+        while True:
+            async with self._taken() as values:
+                if self._unsent[step] == sum(step == each for each, _ in values):
+                    self._flush.set()  # the sender need not wait for further values
+                    return await self._store(f"s:{step}", value, values=values)
+                await self._append(values)
+
+    async def store_position(self) -> None:
+        """Store the newest position of the loops, unless it is stored, after all values that were emitted before it."""
+        await self._complete(self._store_position_with_output())
+
+    async def _store_position_with_output(self) -> None:
+        is_last = False
+        while not is_last:
+            async with self._taken() as values:
+                is_last = not self._collected
+                await (self._store_position(values) if is_last else self._append(values))
+
+    def close(self, *, has_succeeded: bool) -> bool:
+        """Refuse further emitted values, because the function has ended. After a success, drop the position.
+
+        Return whether values or the position still have to be stored.
         """
         self.is_closed = True
-        return self._sending is not None or self._turn.locked()
+        if has_succeeded:
+            self.position = None
+        return self._sending is not None or self._turn.locked() or self._has_new_position
 
     async def drain(self) -> None:
-        """Wait until all emitted values are sent, or the run has lost its lease."""
+        """Wait until all emitted values and the position are stored, or the run has lost its lease."""
         while self._sending is not None:
             self._flush.set()
             await asyncio.wait((self._sending,), timeout=CHECK_S)
-        async with self._turn:
-            pass
+        if self.failure is None:
+            with suppress(TaskInterrupted, BrokerError, StepError):
+                await self.store_position()

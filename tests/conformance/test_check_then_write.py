@@ -99,7 +99,7 @@ def settlements() -> list[Settlement]:
             b"new",
             unique_key=LOCK if name == "done" else "",
             delay_ms=LATER // 10**6 if name == "wait" else 0,
-            cursor=b"0 z:sleep" if name == "wait" else b"",
+            record=b"0 z:sleep" if name == "wait" else b"",
         )
         for name, end in outcomes.items()
     ]
@@ -135,7 +135,7 @@ CASES = {
                     ("r1", NewTask("n1", b"m")),
                     ("r2", NewTask("n2", b"m", start_at_s=NOW_S + 60)),
                     ("r3", NewTask("n3", b"m", group="other")),
-                    ("r4", NewTask("n4", b"m", fields={b"taskq_step": b"0 t n4 x", b"taskq_cursor": b"{}"})),
+                    ("r4", NewTask("n4", b"m", fields={b"taskq_step": b"0 t n4 x", b"other": b"{}"})),
                 ],
                 ReceiptSlot("t"),
                 claim_ends_ms=LATER // 1_000_000,
@@ -222,7 +222,7 @@ CASES = {
         tolerate="task(done)",
     ),
     "write_fields": Case(
-        build=lambda q: runs.write_fields(q, "done", {runs.CURSOR_FIELD: b"{}"}, owner="w1", run=1),
+        build=lambda q: runs.write_fields(q, "done", {runs.PROGRESS_FIELD: b"{}"}, owner="w1", run=1),
         refuse="lease",
         tolerate="task(done)",
     ),

@@ -101,12 +101,12 @@ def test_a_full_redis_stores_presence(full: Broker) -> None:
     assert full.raw.zscore(full.keys.servers, server) == NOW_S
 
 
-def test_a_full_redis_stores_cursor_and_progress(full: Broker) -> None:
-    fields = {runs.CURSOR_FIELD: b"c" * 100, runs.PROGRESS_FIELD: b"p" * 100}
+def test_a_full_redis_stores_progress(full: Broker) -> None:
+    fields = {runs.PROGRESS_FIELD: b"p" * 100}
 
     assert full.run(runs.write_fields(full.queue, "run-1", fields, owner="w1", run=1))
 
-    assert full.raw.hmget(full.queue.task("run-1"), list(fields)) == [b"c" * 100, b"p" * 100]
+    assert full.raw.hmget(full.queue.task("run-1"), list(fields)) == [b"p" * 100]
 
 
 def test_a_full_redis_marks_the_start_of_a_run(full: Broker) -> None:

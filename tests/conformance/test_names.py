@@ -47,8 +47,6 @@ def live(broker: Broker, queue_name: str, task_id: str) -> None:
         assert taken.tasks == [(task_id, b"m")]
     assert run(at_time(now_ns, runs.extend_leases(queue, [(task_id, 1)], owner="w1", lease_s=30))).owned == [True]
     assert run(runs.write_fields(queue, task_id, {runs.RESULT_FIELD: b"r"}, owner="w1", run=1)) is True
-    assert run(runs.write_fields(queue, task_id, {runs.CURSOR_FIELD: b"c"}, owner="w1", run=1)) is True
-    assert run(runs.read_cursor(queue, task_id)) == b"c"
     late_ns = now_ns + 60 * SECOND
     listed = run(at_time(late_ns, services.list_expired(queue, grace_s=30))).tasks
     assert [task.task_id for task in listed] == [task_id]

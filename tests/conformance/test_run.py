@@ -8,7 +8,6 @@ import pytest
 
 from taskq_core.broker.operations import actions, operation, runs, services, views
 from taskq_core.broker.operations.runs import Outcome, SettleCode, Settlement
-from taskq_core.broker.operations.services import Recovery, Verdict
 from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
@@ -259,45 +258,6 @@ class TestSettle:
         assert over is not None
         assert (running.owner, running.started_ms, running.attempts) == ("w1", NOW_NS // 1_000_000, b"")
         assert (over.owner, over.started_ms, over.attempts) == ("", None, b"{}")
-
-    @rows("outcome", [Outcome.RETRY, Outcome.RETRY_UNCOUNTED, Outcome.ARCHIVE, Outcome.REQUEUE])
-    def test_a_task_that_has_not_ended_keeps_its_cursor(self, broker: Broker, outcome: Outcome) -> None:
-        """The settlement stores its cursor. Without one, the previously stored cursor stays."""
-        broker.enqueue("a", "b")
-        broker.dequeue()
-        for task_id in ("a", "b"):
-            broker.run(runs.write_fields(broker.queue, task_id, {runs.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
-        ends = [
-            Settlement("a", outcome, run=1, message=b"m", cursor=b"settled"),
-            Settlement("b", outcome, run=1, message=b"m"),
-        ]
-
-        assert broker.run(at_time(NOW_NS, runs.settle(broker.queue, ends, owner="w1"))) == "11"
-
-        assert broker.run(runs.read_cursor(broker.queue, "a")) == b"settled"
-        assert broker.run(runs.read_cursor(broker.queue, "b")) == b"noted"
-
-    @pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.COMPLETE])
-    def test_an_ended_task_has_no_cursor(self, broker: Broker, outcome: Outcome) -> None:
-        broker.enqueue("a")
-        broker.dequeue()
-        broker.run(runs.write_fields(broker.queue, "a", {runs.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
-
-        assert broker.settle(outcome, "a", seconds=60) == SettleCode.SETTLED
-
-        assert broker.run(runs.read_cursor(broker.queue, "a")) == b""
-
-    def test_a_recovered_task_keeps_its_cursor(self, broker: Broker) -> None:
-        broker.enqueue("a")
-        broker.dequeue()
-        broker.run(runs.write_fields(broker.queue, "a", {runs.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
-        late_ns = NOW_NS + 120 * SECOND
-        (listed,) = broker.run(at_time(late_ns, services.list_expired(broker.queue, grace_s=30))).tasks
-        back = [Recovery(listed, Verdict.RETRY, b"m")]
-
-        assert broker.run(at_time(late_ns, services.recover(broker.queue, back, grace_s=30))) == "1"
-
-        assert broker.run(runs.read_cursor(broker.queue, "a")) == b"noted"
 
     def test_complete_without_a_result_keeps_an_earlier_result(self, broker: Broker) -> None:
         broker.enqueue("a")
@@ -795,13 +755,10 @@ class TestFence:
             lambda broker: broker.run(
                 runs.write_fields(broker.queue, "a", {runs.RESULT_FIELD: b"r"}, owner="w1", run=1)
             ),
-            lambda broker: broker.run(
-                runs.write_fields(broker.queue, "a", {runs.CURSOR_FIELD: b"c"}, owner="w1", run=1)
-            ),
             lambda broker: broker.run(at_time(NOW_NS, runs.quarantine(broker.queue, "a", owner="w1", run=1))),
             lambda broker: broker.dequeue("w1") == ["a"],
         ],
-        ids=["extend", "result", "cursor", "quarantine", "repeat_dequeue"],
+        ids=["extend", "result", "quarantine", "repeat_dequeue"],
     )
     def test_a_worker_that_lost_its_task_cannot_write_anything(
         self, taken_over: Broker, attempt: Callable[[Broker], bool]

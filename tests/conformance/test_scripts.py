@@ -62,7 +62,6 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "list_limits": lambda q: limits.list_limits(q, "0"),
     "set_limit": lambda q: limits.set_limit(q, "c:t", "5", checks=True, cursor="0"),
     "write_fields": lambda q: runs.write_fields(q, "a", {"taskq_progress": b"{}"}, owner="w1", run=1),
-    "read_cursor": lambda q: runs.read_cursor(q, "a"),
     "quarantine": lambda q: runs.quarantine(q, "a", owner="w1", run=1),
     "forward": lambda q: services.forward(q, owner="w1", leader_ms=1000),
     "list_expired": lambda q: services.list_expired(q, grace_s=30),

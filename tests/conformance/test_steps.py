@@ -363,7 +363,8 @@ def test_a_late_request_of_an_earlier_run_changes_nothing(broker: Broker, moment
     output = steps.Output([("", b"2")], 2, 1)
     late = steps.emit(life.queue, "t", output, owner="w1", run=1)
     assert life.run(at_time(life.now_ns, late)) == Refusal(is_lost=False)
-    assert life.store("s:late", b"1 1 1", run=1, output=output) == Refusal(is_lost=False)
+    for field in ("s:late", steps.POSITION):
+        assert life.store(field, b"1 1 1", run=1, output=output) == Refusal(is_lost=False)
     assert life.wait("z:late", run=1) == "0"
     assert life.broker.dump() == before
 
@@ -439,6 +440,36 @@ def test_the_output_of_a_step_is_stored_with_its_result_once(life: Life) -> None
     assert life.emitted() == [b"1", b"2", b"3", b"4"]
 
 
+def test_a_position_is_replaced_but_not_by_a_late_request(life: Life) -> None:
+    life.begin()
+    for call, value in ((2, b"1 1 [2]"), (3, b"1 1 [3]"), (3, b"1 1 [3]"), (2, b"1 1 [2]")):
+        output = steps.Output([("", b"%d" % call)], call, 1)
+        assert life.store(steps.POSITION, value, output=output) == b""
+
+    assert life.record[steps.POSITION] == b"1 1 [3]"
+    assert life.emitted() == [b"2", b"3"]
+
+
+@rows(
+    "outcome", [Outcome.RETRY, Outcome.RETRY_UNCOUNTED, Outcome.ARCHIVE, Outcome.REQUEUE, Outcome.COMPLETE, "recover"]
+)
+def test_a_position_is_kept_until_its_task_has_succeeded(broker: Broker, outcome: Outcome | str) -> None:
+    life = Life(broker)
+    life.begin()
+    life.store(steps.POSITION, b"1 1 [1]", output=steps.Output([], 1, 1))
+    if outcome == "recover":
+        life.now_ns = (NOW_S + 100) * 10**9
+        expired = life.run(at_time(life.now_ns, services.list_expired(life.queue, grace_s=30))).tasks
+        taken = [Recovery(expired[0], Verdict.RETRY, b"t", 1)]
+        assert life.run(at_time(life.now_ns, services.recover(life.queue, taken, grace_s=30))) == "1"
+    else:
+        life.broker.settle(outcome, "t", seconds=60)
+
+    assert life.record.get(steps.POSITION) == (None if outcome is Outcome.COMPLETE else b"1 1 [1]")
+    assert life.run(steps.forget_step(life.queue, "t", "iterate")) is (outcome is not Outcome.COMPLETE)
+    assert steps.POSITION not in life.record
+
+
 def test_a_late_signal_is_refused_by_its_deadline(life: Life) -> None:
     sent = at_time(life.now_ns, steps.signal(life.queue, "t", "go", b"1", signal_id="s1"))
     sent.args = [*sent.args[:-2], NOW_NS // 10**6 - 1, 0]
@@ -473,7 +504,8 @@ def test_a_later_task_with_the_same_id_finds_nothing(life: Life) -> None:
     life.store("s:a", b"1 1 1")
     life.emit(1, b"1")
     life.broker.settle(Outcome.DONE, "t")
-    assert 0 < life.raw.ttl(life.queue.steps_of("t")) <= 60, "readers still get the end of the stream"
+    assert not life.raw.exists(life.queue.steps_of("t"))
+    assert 0 < life.raw.ttl(life.queue.stream_of("t")) <= 60, "readers still get the end of the stream"
     assert life.emitted() == [b"1"]
 
     life.broker.enqueue("t")

@@ -181,8 +181,6 @@ class ActionModel(ServiceModel):
             code = "s" if receipt in queue.receipts else self.store(queue, new)
             if code in {"1", "s"}:
                 queue.receipts[receipt] = self.now_s
-            if code == "1":
-                queue.tasks[new.task_id].cursor = new.fields.get(b"taskq_cursor", b"").decode()
             codes += code
         oldest_s = self.now_s - outbox.DELIVERED_KEPT_S
         queue.receipts = {name: at_s for name, at_s in queue.receipts.items() if at_s > oldest_s}

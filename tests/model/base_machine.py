@@ -45,7 +45,7 @@ locks = st.sampled_from(("", "", *LOCKS, *LOCKS, *(f"{lock}:{rule}" for lock in 
 """Names of unique locks. Some have a rule after the colon: states that hold the lock, and action on a conflict."""
 delays = st.sampled_from((1, 9_999, 10_000, 20_001))
 outcomes = st.sampled_from(tuple(Outcome))
-RUN_REQUESTS = ("extend", "write_result", "write_cursor", "quarantine", "settle_and_dequeue", *Outcome)
+RUN_REQUESTS = ("extend", "write_result", "quarantine", "settle_and_dequeue", *Outcome)
 """Requests of a worker about a task that it runs."""
 rarely = st.sampled_from((False, False, False, False, True))
 pauses = st.sampled_from((0, 0, 10, 40))

@@ -267,12 +267,6 @@ class StoreModel:
         queue.tasks[task_id].result = result
         return True
 
-    def write_cursor(self, queue: Queue, task_id: str, cursor: str, owner: str) -> bool:
-        if not self.is_run_by(queue, task_id, owner):
-            return False
-        queue.tasks[task_id].cursor = cursor
-        return True
-
     def quarantine(self, queue: Queue, task_id: str, owner: str) -> bool:
         if not self.is_run_by(queue, task_id, owner):
             return False
@@ -295,7 +289,6 @@ class StoreModel:
             codes[position] = "1"
             task = queue.tasks[end.task_id]
             task.owner = ""
-            task.cursor = "" if end.outcome is Outcome.COMPLETE else end.cursor.decode() or task.cursor
             if end.outcome is Outcome.DONE:
                 self.delete(queue, end.task_id, end.unique_key)
             elif end.outcome is Outcome.REQUEUE:

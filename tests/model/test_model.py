@@ -128,7 +128,6 @@ MUTANTS = {
         "redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[1] .. ':' .. score",
         "false",
     ),
-    "settle: the cursor is not stored": ("settle", "redis.call('HSET', key, 'taskq_cursor', ARGV[i + 5])", ""),
     "enqueue: an id that exists": ("enqueue", "redis.call('EXISTS', key) == 1", "false"),
     "enqueue: a lock that is held": ("enqueue", "holder and is_held(lock, keys.prefix .. 't:' .. holder)", "false"),
     "enqueue: a replaced task keeps its arguments": ("enqueue", "'msg', message .. '\\26'", "'taskq_wait', message"),

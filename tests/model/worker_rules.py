@@ -119,7 +119,6 @@ class WorkerRules(BaseMachine):
         lock = lock_named_by(task) if task else ""
         group = names_in(task.message)["group_key"] if task else ""
         is_wait = outcome is Outcome.WAIT
-        cursor = b"%d" % delay_ms if delay_ms > 1 and outcome not in (Outcome.DONE, Outcome.COMPLETE) else b""
         return Settlement(
             task_id,
             outcome,
@@ -131,7 +130,6 @@ class WorkerRules(BaseMachine):
             result=b"result" if outcome is Outcome.COMPLETE and delay_ms > 1 else b"",
             is_young=delay_ms > 1,
             record=b"0 z:sleep" if is_wait else b"",
-            cursor=cursor,
         )
 
     @precondition(lambda self: self.leases)
@@ -167,8 +165,8 @@ class WorkerRules(BaseMachine):
         self.counts["settled and dequeued"] = self.counts.get("settled and dequeued", 0) + 1
         for each in done:
             task = queue.tasks[each]
-            plain = (lock_named_by(task), task.cursor, task.result, task.publishes_end)
-            assert plain == ("", "", None, False), "the task needs more than a deletion"
+            plain = (lock_named_by(task), task.result, task.publishes_end)
+            assert plain == ("", None, False), "the task needs more than a deletion"
         assert self.model.settle(queue, ends, owner) == "1" * len(done)
         expected = self.model.dequeue(queue, f"{owner}.{call}", limit, LEASE_S)
         assert answer.tasks == [(each, queue.tasks[each].message) for each in expected]
@@ -260,19 +258,6 @@ class WorkerRules(BaseMachine):
 
     @precondition(lambda self: self.leases)
     @rule(name=queues, worker=workers, pick=numbers)
-    def write_cursor(self, name: str, worker: int, pick: int) -> None:
-        keys, queue = self.keys_and_queue(name)
-        (task_id,) = self.choose_ids(name, [pick], "active")
-        cursor = str(self.next())
-        owner = self.tokens[worker]
-        run = self.run_of(name, task_id)
-        answer = self.execute(
-            run_ops.write_fields(keys, task_id, {run_ops.CURSOR_FIELD: cursor.encode()}, owner=owner, run=run)
-        )
-        assert answer == self.model.write_cursor(queue, task_id, cursor, f"{owner}.{run}")
-
-    @precondition(lambda self: self.leases)
-    @rule(name=queues, worker=workers, pick=numbers)
     def quarantine(self, name: str, worker: int, pick: int) -> None:
         keys, queue = self.keys_and_queue(name)
         (task_id,) = self.choose_ids(name, [pick], "active")
@@ -307,10 +292,6 @@ class WorkerRules(BaseMachine):
         elif kind == "write_result":
             assert not self.execute(
                 run_ops.write_fields(keys, task_id, {run_ops.RESULT_FIELD: b"of a zombie"}, owner=owner, run=run)
-            )
-        elif kind == "write_cursor":
-            assert not self.execute(
-                run_ops.write_fields(keys, task_id, {run_ops.CURSOR_FIELD: b"of a zombie"}, owner=owner, run=run)
             )
         elif kind == "settle_and_dequeue":
             asked = at_time(now_ns, run_ops.dequeue(keys, owner=owner, call=self.next(), limit=1, lease_s=LEASE_S))

@@ -69,7 +69,6 @@ _FIELDS = {
     "taskq_begun",
     "taskq_attempts",
     "taskq_wait",
-    "taskq_cursor",
     "taskq_copied",
     "taskq_unique",
 }
@@ -93,7 +92,6 @@ class Task:
         group: Its group.
         later_group: The group that it joins when it is due.
         result: Result bytes.
-        cursor: Saved position of an iteration.
         owner: Token and run of the worker that runs it, from its fence.
         in_set: Id of the aggregation set that contains it.
         publishes_end: Whether its end is published, because a client waits for it.
@@ -110,7 +108,6 @@ class Task:
     group: str = ""
     later_group: str = ""
     result: bytes | None = None
-    cursor: str = ""
     owner: str = ""
     in_set: str = ""
     publishes_end: bool = False
@@ -351,7 +348,6 @@ def _task(task_id: str, fields: dict[str, bytes]) -> Task:
         group=words.get("group", ""),
         later_group=words.get("taskq_group", ""),
         result=fields.get("result"),
-        cursor=words.get("taskq_cursor", ""),
         owner=owner,
         publishes_end="taskq_wait" in words,
         copied=words.get("taskq_copied", ""),

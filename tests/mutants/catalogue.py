@@ -167,11 +167,18 @@ RUNS = (
         tests=(f"{_SCRIPTS}/test_services.py",),
     ),
     Mutant(
-        name="a task that is retried loses its cursor",
-        file=f"{_LUA}/settle.lua",
-        old="      redis.call('HSET', key, 'taskq_cursor', ARGV[i + 5])\n",
+        name="a late request moves the position of a loop back",
+        file=f"{_LUA}/_emit.lua",
+        old="  if last_run == run and tonumber(last) >= tonumber(ARGV[first]) then",
+        new="  if last_run == run and tonumber(last) >= tonumber(ARGV[first]) and not ... then",
+        tests=(f"{_SCRIPTS}/test_steps.py",),
+    ),
+    Mutant(
+        name="the last position of a run is not stored before its settlement",
+        file="taskq_core/worker/step_store.py",
+        old=" or self._has_new_position",
         new="",
-        tests=(f"{_SCRIPTS}/test_run.py",),
+        tests=(f"{_OF_WORKER}/test_iteration.py",),
     ),
     Mutant(
         name="a task that is returned goes to the end of its queue",
@@ -638,16 +645,16 @@ WORKER = (
             "                walk.leave()\n"
             "                data, has_to_be_stored = self._passed(walk, cursor, item)\n"
             "                if has_to_be_stored:\n"
-            "                    cursor_store.store(data)\n"
+            "                    loops.store(data)\n"
             "                else:\n"
-            "                    cursor_store.buffer(data)\n"
+            "                    loops.save(data)\n"
         ),
         new=(
             "                data, has_to_be_stored = self._passed(walk, cursor, item)\n"
             "                if has_to_be_stored:\n"
-            "                    cursor_store.store(data)\n"
+            "                    loops.store(data)\n"
             "                else:\n"
-            "                    cursor_store.buffer(data)\n"
+            "                    loops.save(data)\n"
             "                walk.enter()\n"
             "                yield item\n"
             "                walk.leave()\n"

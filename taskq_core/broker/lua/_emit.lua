@@ -5,9 +5,10 @@
 --   channel for the ids of changed tasks
 --   attempt
 --   then for each value: name of the step ('' none), JSON
+-- The other parameters are fields of the record, and their values, that are stored with the emitted values.
 -- The caller has checked the type of the stream, and has made a write after which even a full Redis allows the writes of
 -- this function. Needs the file `_steps`.
-local function append(record, stream, run, id, first)
+local function append(record, stream, run, id, first, ...)
   local last_run, last = string.match(redis.call('HGET', record, 'emitted') or '', '^(%S+) (%d+)$')
   if last_run == run and tonumber(last) >= tonumber(ARGV[first]) then
     return
@@ -15,7 +16,9 @@ local function append(record, stream, run, id, first)
   for at = first + 4, #ARGV, 2 do
     redis.call('XADD', stream, 'MAXLEN', '~', ARGV[first + 1], '*', 'a', ARGV[first + 3], 's', ARGV[at], 'v', ARGV[at + 1])
   end
-  redis.call('HSET', record, 'emitted', run .. ' ' .. ARGV[first])
-  redis.call('EXPIRE', stream, STEPS_KEPT_S)
-  redis.call('PUBLISH', ARGV[first + 2], id)
+  redis.call('HSET', record, 'emitted', run .. ' ' .. ARGV[first], ...)
+  if ARGV[first + 4] then
+    redis.call('EXPIRE', stream, STEPS_KEPT_S)
+    redis.call('PUBLISH', ARGV[first + 2], id)
+  end
 end

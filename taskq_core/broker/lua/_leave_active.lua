@@ -22,13 +22,9 @@ local function announce_change(keys, waited, id)
   end
 end
 
--- keep: add a task to the list or set of its new state, and set further fields of the task. If the task is completed,
--- also delete its cursor.
+-- keep: add a task to the list or set of its new state, and set further fields of the task.
 local function keep(set, score, id, task_key, message, state, ...)
   redis.call('ZADD', set, score, id)
   redis.call('HSET', task_key, 'msg', message, 'state', state, ...)
-  redis.call(
-    'HDEL', task_key, 'taskq_owner', 'taskq_started', 'taskq_begun', 'taskq_cancel',
-    state == 'completed' and 'taskq_cursor' or 'taskq_started'
-  )
+  redis.call('HDEL', task_key, 'taskq_owner', 'taskq_started', 'taskq_begun', 'taskq_cancel')
 end

@@ -14,7 +14,8 @@
 --   i:<id>        '1' for each signal that arrived, so that a repeated request changes nothing
 --   signals       number of signals that arrived
 --   signal_bytes  total size of these signals
---   emitted       "<run> <number>" of the last request that stored emitted values
+--   emitted       "<run> <number>" of the last request that stored emitted values or the position
+--   p:iterate     position of the loops, in the form of s:<name>; deleted when the task has succeeded
 --   u:<wait>      the end and the start of a wait: "<Unix ms> <Unix ms>", with the end '-' while it has no time limit
 --   waiting       "<end> <wait>", the end as in u:<wait>: the wait for which the task is scheduled: z:<name> sleep,
 --                 r:<name>#<k> signal, c:<name> sub-tasks. The next run ends this wait, for whatever reason it starts

@@ -1,6 +1,6 @@
 --[[
-  forget_step: delete a stored step result or signal of a task that is not running, so that the next run of the task
-  repeats the step or the wait. If the task waits for a later signal of the same name, start the task, because the
+  forget_step: delete a stored step result, a signal or the position of the loops of a task that is not running, so that
+  the next run of the task repeats the step or the wait, or begins the loops again. If the task waits for a later signal of the same name, start the task, because the
   number of its wait has changed.
 
   KEYS[1]  hash    the task
@@ -10,7 +10,7 @@
   KEYS[5]  list    wake tokens
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  task id
-  ARGV[3]  string  name of a step or of sub-tasks, or "<name>#<number>" of a signal
+  ARGV[3]  string  name of a step or of sub-tasks, 'iterate' for the position, or "<name>#<number>" of a signal
   ARGV[4]  string  prefix of the queue's keys
   ARGV[5]  string  prefix of the queue's taskq-only keys
   ARGV[6]  string  generation of the task, '' for any, see `_generation`
@@ -35,7 +35,7 @@ elseif fields[1] == 'active' then
 elseif not fields[2] or redis.call('HGET', KEYS[2], 'of') ~= fields[2] then
   return 0
 end
-local deleted = redis.call('HDEL', KEYS[2], 's:' .. ARGV[3], 'k:' .. ARGV[3])
+local deleted = redis.call('HDEL', KEYS[2], 's:' .. ARGV[3], 'k:' .. ARGV[3], 'p:' .. ARGV[3])
 local name, number = string.match(ARGV[3], '^(.*)#(%d+)$')
 local value = name and redis.call('HGET', KEYS[2], 'r:' .. ARGV[3])
 if value then -- each later signal of this name gets the previous number, and its wait begins again

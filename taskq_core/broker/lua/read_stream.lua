@@ -13,7 +13,7 @@
   returns  state of the task ('' if it does not exist), and the values: each its id and its fields
 ]]
 local fields = redis.call('HMGET', KEYS[1], 'state', 'taskq_steps', 'taskq_wait')
-if fields[1] and fields[2] ~= redis.call('HGET', KEYS[2], 'of') then
+if fields[1] and (not fields[2] or fields[2] ~= redis.call('HGET', KEYS[2], 'of')) then
   return { fields[1], {} } -- the stream of an earlier task with the same id
 end
 local first = ARGV[1] == '-' and '-' or '(' .. ARGV[1]

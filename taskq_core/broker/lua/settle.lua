@@ -17,8 +17,8 @@
   ARGV[7]  int     maximum number of archived tasks
   ARGV[8]  int     arguments per task: 1 (all are done, and among the youngest active tasks) or 7
   ARGV[9]  string  numbers of the runs: "<run>x<number of tasks>," for each sequence of tasks with the same run number
-  ARGV[10..]       per task: with 1 its id; with 7 outcome, id, message, time, unique lock key ('' none), result (or, for a
-                   task that will run again, its cursor; '' none), record of the attempt (a line of JSON, '' none)
+  ARGV[10..]       per task: with 1 its id; with 7 outcome, id, message, time, unique lock key ('' none), result (''
+                   none), record of the attempt (a line of JSON, '' none)
                    outcome  d done: delete                     c complete: keep, time = seconds of retention
                             o complete with an oversized result: the result argument is "<size> <limit>"
                             r retry after a failure, time = ms until then
@@ -178,9 +178,6 @@ for position = looked_at, 1, -1 do
     local rule = lock ~= '' and redis.call('HGET', key, 'taskq_unique')
     local is_told, is_oversized = outcome == 'b', outcome == 'o'
     outcome = is_told and 'a' or is_oversized and 'c' or outcome
-    if stride == 7 and ARGV[i + 5] ~= '' and outcome ~= 'c' then
-      redis.call('HSET', key, 'taskq_cursor', ARGV[i + 5])
-    end
     local message, time, line = ARGV[i + 2], ARGV[i + 3], ARGV[i + 6]
     if fields[3] and (outcome == 'c' or outcome == 'd' or outcome == 'a') then
       flow = flow or workflows_here()
@@ -196,6 +193,11 @@ for position = looked_at, 1, -1 do
     if fields[6] and (outcome == 'd' or outcome == 'c' or outcome == 'a') then
       local kept_s = outcome == 'd' and 60 or outcome == 'a' and ARGV[6] or whole(math.max(60, tonumber(time)))
       keep_steps(ARGV[3], id, kept_s)
+      if outcome == 'd' then -- only the emitted values are still needed
+        redis.call('DEL', own .. 'steps:' .. id)
+      elseif outcome == 'c' then
+        redis.pcall('HDEL', own .. 'steps:' .. id, 'p:iterate') -- changes nothing if the key has another type
+      end
     end
     if outcome == 'd' then
       ended[#ended + 1] = key

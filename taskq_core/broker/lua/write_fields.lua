@@ -1,5 +1,5 @@
 --[[
-  write_fields: store the progress or the result of a running task, or the cursor at which a retry continues.
+  write_fields: store the progress or the result of a running task.
 
   KEYS[1]  hash    the task
   KEYS[2]  zset    leases: id by expiry (Unix s)

@@ -16,7 +16,6 @@ from taskq_core.broker.operations.operation import (
     STATISTICS_KEPT_S,
     Argument,
     Operation,
-    command,
     housekeeping,
     run_owner,
     script,
@@ -177,8 +176,6 @@ class Settlement(Struct):
             For WAIT what the task waits for, see `settle.lua`.
         is_dead_letter: Whether a dead-letter handler must receive the task once it is archived.
         is_young: True if the task is among the youngest active tasks, which makes it cheaper to find.
-        cursor: Position at which the next run continues, for all outcomes except DONE and COMPLETE; b"" keeps the
-            stored one.
     """
 
     task_id: str
@@ -192,12 +189,9 @@ class Settlement(Struct):
     record: bytes = b""
     is_young: bool = True
     is_dead_letter: bool = False
-    cursor: bytes = b""
     is_oversized: bool = False
 
 
-CURSOR_FIELD = "taskq_cursor"
-"""Field of a task: the position at which the next run continues."""
 PROGRESS_FIELD = "taskq_progress"
 """Field of a task: the progress that it last reported."""
 RESULT_FIELD = "result"
@@ -226,7 +220,7 @@ def settle(
             each.message,
             each.seconds if each.outcome is Outcome.COMPLETE else each.delay_ms,
             each.unique_key,
-            each.result or each.cursor,
+            each.result,
             each.record,
         )
     return script("settle", _settle_keys(queue), args, replies.text)
@@ -284,17 +278,11 @@ def mark_starts(queue: QueueKeys, tasks: Sequence[TaskRun], *, owner: str) -> Op
 def write_fields(
     queue: QueueKeys, task_id: str, fields: Mapping[str, bytes], *, owner: str, run: int
 ) -> Operation[bool]:
-    """Store the progress, the cursor or the result of a running task, by field. The answer is False if it is over."""
+    """Store the progress or the result of a running task, by field. The answer is False if it is over."""
     words: list[Argument] = [run_owner(owner, run), task_id, queue.done]
     for name, value in fields.items():
         words += (name, value)
     return script("write_fields", (queue.task(task_id), queue.lease), words, replies.boolean)
-
-
-def read_cursor(queue: QueueKeys, task_id: str) -> Operation[bytes]:
-    """Read the cursor of a task: the position at which its next run continues, b"" if it has none."""
-    key = queue.task(task_id)
-    return command("read_cursor", ("HGET", key, CURSOR_FIELD), lambda reply: bytes(reply or b""))
 
 
 def quarantine(queue: QueueKeys, task_id: str, *, owner: str, run: int) -> Operation[bool]:

@@ -23,6 +23,9 @@ EMITTED_MAX = 10_000
 LOST = "the stored steps of this task are lost: Redis keeps them for 90 days after its last run; enqueue a new task"
 """Error text for a task whose record of steps is lost."""
 
+POSITION = "p:iterate"
+"""Field of the record: the position of the task's loops."""
+
 Record = dict[str, bytes]
 """The fields of the record of a task's steps, see `_steps.lua`."""
 
@@ -112,6 +115,9 @@ def store_step(
     output: Output | None = None,
 ) -> Operation[bytes | Refusal]:
     """Store the result of a step. The answer is the stored value: the earlier one if the step already has a result.
+
+    With the field `POSITION`, replace the position of the loops, unless a later request of the run has stored another
+    one. This needs an `output`, also without values. The answer is empty.
 
     With `missed`, record that the task has stopped waiting for the signal with this name. With `output`, append values
     to the stream of the task before the result is stored.

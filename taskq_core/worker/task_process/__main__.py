@@ -32,7 +32,7 @@ from taskq_core.broker.connection import Address
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.codec import encode_result_within
 from taskq_core.codec.oversized import OversizedResult
-from taskq_core.errors import IterationError, StepError, TaskInterrupted, UnknownTaskError
+from taskq_core.errors import StepError, TaskInterrupted, UnknownTaskError
 from taskq_core.execution.context import TaskContext, current
 from taskq_core.execution.logs import LineFormatter, complete_exported_logs
 from taskq_core.execution.step_record import Steps
@@ -53,12 +53,9 @@ MAIN = "__mp_main__"
 run as `__main__`."""
 _SET_DEATH_SIGNAL = 1  # value of PR_SET_PDEATHSIG in <sys/prctl.h>
 
-_NO_ITERATION = (
-    "a task with executor='process' cannot continue in another run: iterate, checkpoint and cursor do not work in a "
-    "separate process"
-)
 _NO_STEPS = (
-    "a task with executor='process' has no steps: step, sleep, receive, call and emit do not work in a separate process"
+    "a task with executor='process' has no steps: step, sleep, receive, call, emit, iterate, checkpoint and cursor do "
+    "not work in a separate process"
 )
 
 
@@ -203,7 +200,7 @@ class TaskProcess:
 class _ProgressSender:
     """Sends progress and results of a running task to the worker, which stores them.
 
-    The sender does not support cursors.
+    The sender does not support steps.
 
     A thread that a function leaves behind may write after its task has ended. This object drops these writes. A forked
     process that a function leaves behind may also write. The worker recognizes such writes by the run's number, and
@@ -216,7 +213,6 @@ class _ProgressSender:
     """
 
     is_stopping = False
-    is_on_event_loop = False
 
     def __init__(self, process: TaskProcess, number: int, name: str) -> None:
         self._process = process
@@ -274,26 +270,11 @@ class _ProgressSender:
     def check(self) -> None:
         """Do nothing: a signal interrupts the function."""
 
-    def read_cursor(self) -> bytes:
-        raise IterationError(_NO_ITERATION)
-
-    async def aread_cursor(self) -> bytes:
-        raise IterationError(_NO_ITERATION)
-
-    def buffer(self, cursor: bytes) -> None:
-        raise IterationError(_NO_ITERATION)
-
-    def store(self, cursor: bytes) -> None:
-        raise IterationError(_NO_ITERATION)
-
-    async def astore(self, cursor: bytes) -> None:
-        raise IterationError(_NO_ITERATION)
+    def save_position(self, position: bytes) -> None:
+        """Do nothing. This method is never called, because `iterate` needs the record of steps."""
 
     def report(self, done: int, total: int | None) -> None:
-        """Do nothing.
-
-        This method is never called, because `iterate` loops need cursors, which task processes do not support.
-        """
+        """Do nothing. This method is never called, because `iterate` needs the record of steps."""
 
 
 def _context(facts: Mapping[str, Any], message: TaskMessage, sender: _ProgressSender) -> TaskContext:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskContext, TaskQ
+from taskq_core.broker.operations.steps import POSITION
+from taskq_core.execution.step_record import read_result
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
@@ -31,8 +33,8 @@ COROUTINE = "iterate_coroutine"
 
 def cursor_of(server: RedisServer, queue: QueueKeys, task_id: str) -> int:
     """Return the stored cursor of a task's only loop, 0 without a cursor."""
-    data: Any = server.client.hget(queue.task(task_id), "taskq_cursor")
-    return int(json.loads(data)["/0"][0] or 0) if data else 0
+    data: Any = server.client.hget(queue.steps_of(task_id), POSITION)
+    return int(json.loads(read_result(data)[2])["/0"][0] or 0) if data else 0
 
 
 def items_of(server: RedisServer, name: str) -> list[int]:

@@ -193,7 +193,7 @@ async def test_unsupported_features_raise_an_error(start: Runner, redis_server: 
     handle = await tasks.iterate.adelay()
     await until(lambda: state_of(redis_server, queue, handle.id) == "archived")
 
-    assert "IterationError: a task with executor='process'" in stored(redis_server, queue, handle.id).error_msg
+    assert "StepError: a task with executor='process'" in stored(redis_server, queue, handle.id).error_msg
 
 
 @pytest.mark.parametrize(

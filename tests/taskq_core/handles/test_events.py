@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from taskq_core import ConfigurationError, ResultTimeoutError, TaskContext, TaskEvent, TaskHandle, TaskQ, TaskState
-from taskq_core.broker.operations import actions, runs, services, views
+from taskq_core.broker.operations import actions, runs, services, steps, views
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.sync import SyncRunner, SyncSubscription
 from taskq_core.codec.progress import encode_progress
@@ -221,7 +221,9 @@ async def test_a_heartbeat_causes_no_event(app: Application) -> None:
     app.dequeue()
     stored = app.run(views.read_task(app.keys, handle.id))
     app.run(runs.extend_leases(app.keys, [(handle.id, app.runs[handle.id])], owner="w", lease_s=90))
-    app.run(runs.write_fields(app.keys, handle.id, {runs.CURSOR_FIELD: b"{}"}, owner="w", run=app.runs[handle.id]))
+    fence: Any = {"owner": "w", "run": app.runs[handle.id]}
+    app.run(steps.load_steps(app.keys, handle.id, **fence))
+    app.run(steps.store_step(app.keys, handle.id, steps.POSITION, b"1 1 {}", output=steps.Output([], 1, 1), **fence))
 
     again = app.run(views.read_task(app.keys, handle.id, publish_changes=True))
 

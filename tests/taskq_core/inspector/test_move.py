@@ -137,17 +137,17 @@ async def test_a_moved_archived_task_runs_again(ask: Ask, enqueue: Enqueue, redi
 
 
 async def test_a_retried_task_waits_for_the_same_time(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
-    """Its cursor and other fields move too."""
+    """Its fields move too, also unknown ones."""
     client, task_id = redis_server.client, enqueue(priority=7).id
     await ask("archive_task", "default", task_id)
     await ask("retry_task", "default", task_id, after=600)
     start = client.zscore("asynq:{default}:retry", task_id)
-    client.hset(f"asynq:{{default}}:t:{task_id}", mapping={"taskq_cursor": '{"a": "g1;\n"}', "other": b"\xff\x00"})
+    client.hset(f"asynq:{{default}}:t:{task_id}", mapping={"one": '{"a": "g1;\n"}', "other": b"\xff\x00"})
 
     await ask("move_task", "default", task_id, "low")
 
     assert client.zscore("asynq:{low}:scheduled", task_id) == start
-    names = ("taskq_cursor", "other", "taskq_priority")
+    names = ("one", "other", "taskq_priority")
     assert client.hmget(f"asynq:{{low}}:t:{task_id}", names) == [b'{"a": "g1;\n"}', b"\xff\x00", b"7:7"]
 
 

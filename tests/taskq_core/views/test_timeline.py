@@ -16,6 +16,23 @@ from tests.taskq_core.views.conftest import Ask
 pytestmark = pytest.mark.redis
 
 
+async def test_a_timeline_has_the_position_of_loops(ask: Ask, app: TaskQ) -> None:
+    @app.task(name="go", max_retry=0)
+    async def go(context: TaskContext) -> None:
+        async for number in context.iterate(["a", "b"], name="letters"):
+            if number == "b":
+                raise LookupError
+
+    handle = await go.adelay()
+    await adrain(app, raises=False)
+
+    (position,) = await ask("timeline", "default", handle.id)
+    assert (position.kind, position.name, position.result) == ("position", "iterate", b'{"/letters":[1,1,false]}')
+    assert position.started_at <= position.ended_at
+    assert await AsyncInspector(app).forget_step("default", handle.id, "iterate")
+    assert await ask("timeline", "default", handle.id) == []
+
+
 async def test_a_timeline_has_steps_sub_tasks_and_signals(ask: Ask, app: TaskQ) -> None:
     inspector = AsyncInspector(app)
     handle = await publish_task(app).adelay(photo_id=7)

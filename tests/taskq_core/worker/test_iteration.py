@@ -11,6 +11,8 @@ import pytest
 
 from taskq_core import TaskContext, TaskQ, TaskState
 from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.steps import POSITION
+from taskq_core.execution.step_record import read_result
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker
 from tests.clock import Clock
@@ -32,8 +34,8 @@ BOTH = pytest.mark.parametrize("kind", [PLAIN, COROUTINE])
 
 def cursor_of(server: RedisServer, queue: QueueKeys, task_id: str) -> int:
     """Return the stored cursor of a task's only loop, 0 without a cursor."""
-    data: Any = server.client.hget(queue.task(task_id), "taskq_cursor")
-    return int(json.loads(data)["/0"][0] or 0) if data else 0
+    data: Any = server.client.hget(queue.steps_of(task_id), POSITION)
+    return int(json.loads(read_result(data)[2])["/0"][0] or 0) if data else 0
 
 
 def repeats(items: list[int]) -> int:
@@ -141,6 +143,26 @@ async def test_a_run_after_a_timeout_continues_at_the_cursor(app: TaskQ, start: 
     assert await handle.aresult(timeout=PATIENCE_S) == "done"
     assert (await handle.arefresh()).retried == 2
     assert seen == [0, 1, 2, 2, 3, 4, 4, 5], "the item in hand is repeated, once a timeout"
+
+
+@pytest.mark.redis
+async def test_values_emitted_for_an_item_are_stored_before_the_position_after_it(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    found: list[Any] = []
+
+    @app.task(name="go")
+    async def go(context: TaskContext) -> None:
+        async for number in context.iterate(range(4), every=1):
+            found.append((cursor_of(redis_server, queue, context.id), redis_server.client.xlen(stream)))
+            await context.aemit(number)
+
+    handle = await go.adelay()
+    stream = queue.stream_of(handle.id)
+    await start()
+    await handle.aresult(timeout=PATIENCE_S)
+
+    assert found == [(0, 0), (1, 1), (2, 2), (3, 3)]
 
 
 @pytest.mark.redis
@@ -283,5 +305,5 @@ async def test_progress_of_a_worker_that_lost_the_task_is_refused(
     fields: Any = redis_server.client.hgetall(queue.task(handle.id))
     assert fields[b"taskq_owner"] == b"another:1"
     assert b"taskq_progress" not in fields
-    assert b"taskq_cursor" not in fields
+    assert cursor_of(redis_server, queue, handle.id) == 0
     assert stored(redis_server, queue, handle.id).retried == 0
