@@ -46,7 +46,10 @@ def refusal(queue: str, task_id: str, answer: str, *, doing: str) -> Exception:
     if answer == Refusal.NOT_FOUND:
         return TaskNotFoundError(queue, task_id)
     if answer == Refusal.COPIED:
-        problem = "the task is being copied to another queue, which its last error names; move it there again to finish"
+        problem = (
+            "the task is being copied to another queue, which its last error names; move it there again to finish, "
+            "or delete it if it was archived more than two minutes ago"
+        )
         return TaskStateError(queue, task_id, "copied", problem)
     if answer == Refusal.STEPS:
         problem = "the task has stored steps, signals or a position, which stay in its queue"

@@ -7,7 +7,8 @@ The queues are on different slots of a cluster, so one script cannot change both
 3. `copy_end` deletes the originals.
 
 If the move is interrupted, the original stays archived, and its last error names the other queue. The same move again
-continues it. The receipt prevents a second copy, even if the copy has run and was deleted.
+continues it. The receipt prevents a second copy, even if the copy has run and was deleted. The original can also be
+deleted, once no caller can send its copy any more.
 
 If the other queue refuses a copy, because its id or its unique lock is taken, the original returns to its old state.
 The same happens if the other queue is unavailable and has certainly not stored the copy.
@@ -15,6 +16,7 @@ The same happens if the other queue is unavailable and has certainly not stored 
 
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 
 from taskq_core.broker.operations import actions, dispatch, new_tasks, outbox, workflows
@@ -91,7 +93,7 @@ def _copy(
             # Put back only the tasks that this call has archived. A copy that an earlier call sent may be stored.
             back = [task for task in tasks if task.copy == slot.token]
             if not (is_sent and error.may_have_happened):
-                yield from ask(actions.copy_end(queue, token=slot.token, copied=(), back=back))
+                yield from ask(actions.copy_end(queue, token=slot.token, target=target.name, copied=(), back=back))
             raise
         if StoreCode.TOO_LATE in codes.values():
             raise BrokerUnavailableError(
@@ -100,10 +102,13 @@ def _copy(
     copied = [task for task in tasks if codes[task.task_id] in (StoreCode.STORED, StoreCode.STORED_BEFORE)]
     back = [task for task in tasks if task not in copied]
     if tasks:
-        yield from ask(actions.copy_end(queue, token=slot.token, copied=copied, back=back))
-    if copied:
-        receipts = [task.receipt for task in copied]
-        yield from ask(outbox.expire_deliveries(target, receipts, at_s=now_s + 2 * CLAIM_S))
+        end = actions.copy_end(queue, token=slot.token, target=target.name, copied=copied, back=back)
+        ended_s, _ = yield from ask(end)
+        if copied:
+            # A caller that has read an original before its deletion may send the copy until `CLAIM_S` later.
+            receipts = [task.receipt for task in copied]
+            with suppress(BrokerError):  # the move is complete: the receipts then expire later
+                yield from ask(outbox.expire_deliveries(target, receipts, at_s=ended_s + 2 * CLAIM_S))
     return codes
 
 

@@ -362,7 +362,7 @@ CASES = {
     ),
     "copy_end": Case(
         build=lambda q: at_time(
-            NOW_NS, actions.copy_end(q, token="1", copied=[], back=[original("leaving", "pending")])
+            NOW_NS, actions.copy_end(q, token="1", target="elsewhere", copied=[], back=[original("leaving", "pending")])
         ),
         refuse="pending scheduled retry archived groups wake",
         tolerate="task(leaving)",

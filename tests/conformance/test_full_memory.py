@@ -218,7 +218,7 @@ def test_a_full_redis_returns_a_task_that_cannot_be_moved(full: Broker) -> None:
 
     with pytest.raises(BrokerFullError):
         full.run(at_time(NOW_NS, outbox.deliver(other, [row], ReceiptSlot("a"), claim_ends_ms=LATER // 1_000_000)))
-    assert full.run(at_time(NOW_NS, actions.copy_end(queue, token="a", copied=[], back=tasks))) == 1
+    assert full.run(at_time(NOW_NS, actions.copy_end(queue, token="a", target="other", copied=[], back=tasks)))[1] == 1
 
     assert full.raw.zscore(queue.scheduled, "due") == NOW_S + 1
     assert not full.raw.exists(other.task("due"))

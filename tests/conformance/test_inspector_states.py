@@ -98,7 +98,7 @@ def run_plan(broker: Broker, plan: RequestPlan[T], now_ns: int) -> T:
         operation = next(plan)
         while True:
             if operation.script is not None and operation.args and operation.args[0] == "":
-                operation.args = (str(now_ns), *operation.args[1:])
+                operation.args, operation.deadline_at = [str(now_ns), *operation.args[1:]], None
             try:
                 answer = now_ns / 1e9 if operation.name == "read_time" else broker.run(operation)
             except TaskQError as error:

@@ -122,7 +122,7 @@ def test_a_task_with_any_id_can_be_changed_and_moved(broker: Broker) -> None:
     copies = [(task.receipt, NewTask(task.task_id, b"m")) for task in tasks]
 
     codes = run(at_time(NOW_NS, outbox.deliver(target, copies, slot, claim_ends_ms=(NOW_S + 9) * 1000)))
-    ended = run(at_time(NOW_NS, actions.copy_end(queue, token="a", copied=tasks, back=[])))
+    _, ended = run(at_time(NOW_NS, actions.copy_end(queue, token="a", target=name, copied=tasks, back=[])))
 
     assert codes == "1" * len(IDS)
     assert ended == len(IDS)

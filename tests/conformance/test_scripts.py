@@ -138,7 +138,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "discard": lambda q: actions.discard(q),
     "purge": lambda q: actions.purge(q, "0", own=True),
     "copy_out": lambda q: actions.copy_out(q, ["a"], token="1", target="b"),
-    "copy_end": lambda q: actions.copy_end(q, token="1", copied=[], back=[]),
+    "copy_end": lambda q: actions.copy_end(q, token="1", target="b", copied=[], back=[]),
     "limits_move": lambda q: limits.limits_move(q),
     "load_steps": lambda q: steps.load_steps(q, "a", owner="w1", run=1),
     "store_step": lambda q: steps.store_step(q, "a", "s:x", b"1 1 1", owner="w1", run=1),

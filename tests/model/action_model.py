@@ -7,7 +7,7 @@ from taskq_core.broker.operations.actions import OK, Action, Closed, Original
 from taskq_core.broker.operations.new_tasks import NewTask
 from tests.model.service_model import ServiceModel
 from tests.model.store_model import lock_named_by
-from tests.model.world import Queue
+from tests.model.world import Queue, Task
 
 _REFUSED = {
     Action.RUN: {"active", "pending"},
@@ -16,6 +16,13 @@ _REFUSED = {
     Action.DELETE: {"active"},
     Action.WAIT: {"active"},
 }
+
+
+def is_copied(task: Task) -> bool:
+    """Whether the task is the archived original of a copy in another queue."""
+    if not task.copied or task.state != "archived":
+        return False
+    return task.message.endswith(actions.copied_error(task.copied.split(":")[7])[2:])
 
 
 class ActionModel(ServiceModel):
@@ -45,7 +52,9 @@ class ActionModel(ServiceModel):
             return ""
         if task.state in _REFUSED[action] or (wanted is not None and task.state != wanted):
             return task.state
-        if task.copied:
+        if is_copied(task) and (
+            action is not Action.DELETE or self.now_s <= int(task.copied.split(":")[3]) + 2 * actions.CLAIM_S
+        ):
             return "copied"
         if not self._withdraw(queue, task_id):
             return "lost"
@@ -89,7 +98,7 @@ class ActionModel(ServiceModel):
             return ""
         if task.message == new != old:
             return OK
-        if task.copied:
+        if is_copied(task):
             return "copied"
         if task.state in {"active", "completed"} or (task.state == "aggregating" and not task.is_listed):
             return task.state
@@ -150,9 +159,9 @@ class ActionModel(ServiceModel):
             return ""
         if wanted is not None and task.state != wanted:
             return task.state
-        if task.copied:
+        if is_copied(task):
             copy, caller, first, last, size, before, score, to = task.copied.split(":")
-            if to != target or task.state != "archived" or self.now_s > int(first) + actions.COPY_KEPT_S:
+            if to != target or self.now_s > int(first) + actions.COPY_KEPT_S:
                 return "copied"
             if not task.is_listed:
                 return "lost"
@@ -186,12 +195,14 @@ class ActionModel(ServiceModel):
         queue.receipts = {name: at_s for name, at_s in queue.receipts.items() if at_s > oldest_s}
         return codes
 
-    def copy_end(self, queue: Queue, *, token: str, copied: Sequence[Original], back: Sequence[Original]) -> int:
+    def copy_end(
+        self, queue: Queue, *, token: str, target: str, copied: Sequence[Original], back: Sequence[Original]
+    ) -> tuple[int, int]:
         ended = 0
         for original in (*copied, *back):
             task_id = original.task_id
             task = queue.tasks.get(task_id)
-            if task is None or task.state != "archived" or not task.copied or not task.is_listed:
+            if task is None or not is_copied(task) or not task.is_listed:
                 continue
             copy, caller, _, _, size, before, score, _ = task.copied.split(":")
             if copy != original.copy or (original in back and caller != token):
@@ -207,4 +218,4 @@ class ActionModel(ServiceModel):
             else:
                 task.score = int(score or self.now_s)
             self.update_lock(queue, task_id, task.rule, task.lock, before)
-        return ended
+        return self.now_s, ended

@@ -26,7 +26,7 @@ def _run_plan(scene: Scene, plan: RequestPlan[object]) -> Iterator[None]:
     operation = next(plan)
     while True:
         if operation.name in {"copy_out", "deliver", "copy_end"}:
-            operation.args = [str(scene.now_ns), *operation.args[1:]]
+            operation.args, operation.deadline_at = [str(scene.now_ns), *operation.args[1:]], None
         answer = scene.execute(operation)
         if operation.name in {"copy_out", "deliver", "copy_end"}:
             yield

@@ -110,7 +110,7 @@ class DamageRules(BaseMachine):
 
     def send(self, operation: Operation[Any]) -> Any:
         if operation.name in _CLOCKED:
-            operation.args = [str(self.model.now_ns), *operation.args[1:]]
+            operation.args, operation.deadline_at = [str(self.model.now_ns), *operation.args[1:]], None
         return self.execute(operation)
 
     def repair(self, name: str) -> ReconcileReport:

@@ -159,7 +159,7 @@ class PeopleRules(BaseMachine):
         back: list[actions.Original] = []
         for original, code in zip(move["tasks"], move["codes"], strict=True):
             (copied if code in {"1", "s"} else back).append(original)
-        ends: dict[str, Any] = {"token": move["token"], "copied": copied, "back": back}
+        ends: dict[str, Any] = {"token": move["token"], "target": move["to"], "copied": copied, "back": back}
         assert self.execute(at_time(self.model.now_ns, actions.copy_end(keys, **ends))) == self.model.copy_end(
             queue, **ends
         )

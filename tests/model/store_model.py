@@ -109,7 +109,7 @@ class StoreModel:
         task = queue.tasks.get(queue.locks.get(lock, ("", 0))[0])
         return (
             task is not None
-            and (task.copied != "" or self.covers(task.rule, task.state))
+            and ((task.copied != "" and task.state == "archived") or self.covers(task.rule, task.state))
             and (task.lock or lock) == lock
         )
 

@@ -156,7 +156,7 @@ def test_a_reconciler_finds_no_damage_while_an_actor_works(runner: SyncRunner, r
                         pass
                 asked += 1
                 if operation.name in {"probe", "repair_tasks", "relist"}:
-                    operation.args = [str(scene.now_ns), *operation.args[1:]]
+                    operation.args, operation.deadline_at = [str(scene.now_ns), *operation.args[1:]], None
                 return scene.execute(operation)
 
             report = run(reconcile(scene.queue, repair=True, recheck_s=0), send)

@@ -6,6 +6,7 @@
 -- include _marks
 -- include _place
 -- include _held
+-- include _copied
 local limiter -- steps are stored without limits, so `_store` does not need the file `_limits`
 -- include _store
 -- include _wake

@@ -601,8 +601,8 @@ local function workflows(own, now)
   -- no task with this id belongs to the step.
   function flow.revive(task_prefix_, id, step)
     local key = task_prefix_ .. 't:' .. id
-    local fields = redis.call('HMGET', key, 'state', 'taskq_priority', 'taskq_step', 'taskq_copied')
-    if fields[3] ~= step or fields[4] then
+    local fields = redis.call('HMGET', key, 'state', 'taskq_priority', 'taskq_step', 'taskq_copied', 'msg')
+    if fields[3] ~= step or is_copied(fields[1], fields[5], fields[4]) then
       return false
     end
     redis.call('ZADD', steps, whole(now.s), step)

@@ -21,5 +21,6 @@ local function is_held(lock, task_key)
   if fields.err then
     return true -- the task is not a hash, so its state is unknown: do not release the lock
   end
-  return fields[1] and (fields[4] or covers(fields[2] or '', fields[1])) and (fields[3] or lock) == lock
+  local is_original = fields[4] and fields[1] == 'archived'
+  return fields[1] and (is_original or covers(fields[2] or '', fields[1])) and (fields[3] or lock) == lock
 end

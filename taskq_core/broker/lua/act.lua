@@ -20,19 +20,21 @@
   ARGV[6]  int     maximum number of archived tasks
   ARGV[7]  string  required state of the tasks, '' for any
   ARGV[8]  string  new start for wait: '=<Unix s>' or '+<ms from now>'
-  ARGV[9]  string  generation of each task, '' for any, each followed by a comma; '' for any of all tasks
-  ARGV[10..]       task ids (at most 200, because each pending task is searched for in the whole list)
+  ARGV[9]  int     seconds after which a caller that moves an archived task no longer sends its copy
+  ARGV[10] string  generation of each task, '' for any, each followed by a comma; '' for any of all tasks
+  ARGV[11..]       task ids (at most 200, because each pending task is searched for in the whole list)
 
   The action 'run' ignores the limits of a task.
 
   returns  per task: 'ok'; '' no such task, or a later one with the same id; 'lost' if the structure of its state does not contain it; 'copied' if it
-           is the archived original of a copy that may run; otherwise its state, which does not allow the action
+           is the archived original of a copy that may run (it can only be deleted, after the time in ARGV[9]); otherwise its state, which does not allow the action
 ]]
 -- include _check
 -- include _clock
 local unique_prefix = ARGV[3] .. 'unique:'
 -- include _unique
 -- include _generation
+-- include _copied
 -- include _forget_steps
 -- include _trim
 -- include _place
@@ -75,9 +77,13 @@ local function carry_out(id, generation)
     return ''
   elseif refused[action][state] or (wanted ~= '' and state ~= wanted) then
     return state
-  elseif fields[5] and state == 'archived' then
-    return 'copied'
-  elseif fields[9] and action ~= 'delete' then
+  elseif fields[5] and is_copied(state, redis.call('HGET', key, 'msg'), fields[5]) then
+    local last_s = string.match(fields[5], '^%x+:%x*:%d+:(%d+):')
+    if action ~= 'delete' or (last_s and now_s <= tonumber(last_s) + tonumber(ARGV[9])) then
+      return 'copied'
+    end
+  end
+  if fields[9] and action ~= 'delete' then
     local is_archived = action == 'archive' or action == 'cancel'
     keep_steps(ARGV[3], id, is_archived and ARGV[5] or record_ttl(tonumber(start_s or now_s), now_s))
   end
@@ -131,9 +137,9 @@ local function carry_out(id, generation)
 end
 
 local answers, acted = {}, 0
-local generations = generations_in(ARGV[9])
-for i = 10, #ARGV do
-  local answer = carry_out(ARGV[i], generations[i - 9])
+local generations = generations_in(ARGV[10])
+for i = 11, #ARGV do
+  local answer = carry_out(ARGV[i], generations[i - 10])
   acted = acted + (answer == 'ok' and 1 or 0)
   answers[#answers + 1] = answer
 end

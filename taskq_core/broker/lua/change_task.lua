@@ -31,6 +31,7 @@
 local unique_prefix = ARGV[2] .. 'unique:'
 -- include _unique
 -- include _generation
+-- include _copied
 -- include _renew
 -- include _forget_steps
 -- include _withdraw
@@ -54,7 +55,7 @@ if not state or not fields[2] or is_later(key, ARGV[9]) then
   return ''
 elseif not moves and not rewrites then
   return 'ok' -- this call is a repeat: an earlier request has made the change
-elseif fields[4] then
+elseif is_copied(state, fields[2], fields[4]) then
   return 'copied'
 elseif state == 'active' or state == 'completed' then
   return state

@@ -13,15 +13,17 @@
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  channel for the ids of ended tasks
   ARGV[4]  string  token of the caller, see `copy_out`
-  ARGV[5..]        per task: 'd' (delete it) or 'b' (put it back into its old state, a pending task at the end of the
+  ARGV[5]  int     number of bytes of the error text that `copy_out` appends to a message
+  ARGV[6..]        per task: 'd' (delete it) or 'b' (put it back into its old state, a pending task at the end of the
                    queue), followed by the name of its copy; then its id
 
   A task is skipped if another copy or none is recorded. It is not put back if another caller may still send the copy.
 
-  returns  number of deleted tasks and of tasks that are back
+  returns  now (Unix s), number of deleted tasks and of tasks that are back
 ]]
 -- include _check
 -- include _clock
+-- include _copied
 -- include _wake
 -- include _place
 -- include _limits
@@ -62,7 +64,7 @@ local names = {
   'taskq_step',
 }
 local ended = 0
-for i = 5, #ARGV, 2 do
+for i = 6, #ARGV, 2 do
   local deletes, copy, id = string.sub(ARGV[i], 1, 1) == 'd', string.sub(ARGV[i], 2), ARGV[i + 1]
   local key = ARGV[2] .. 't:' .. id
   local values, field = redis.pcall('HMGET', key, unpack(names)), {}
@@ -71,7 +73,9 @@ for i = 5, #ARGV, 2 do
   end
   local of, caller, size, state, score =
     string.match(field.taskq_copied or '', '^(%x+):(%x*):%d+:%d+:(%d+):(%l+):([^:]*):')
-  if of == copy and field.state == 'archived' and field.msg and (deletes or caller == ARGV[4]) and withdraw(keys, id, 'archived') then
+  local is_original = of == copy and is_copied(field.state, field.msg, field.taskq_copied)
+  local may_end = deletes or (caller == ARGV[4] and #(field.msg or '') == size + tonumber(ARGV[5]))
+  if is_original and may_end and withdraw(keys, id, 'archived') then
     ended = ended + 1
     if deletes then
       erase(keys, id, key, state, field.unique_key, field.taskq_wait)
@@ -83,4 +87,4 @@ for i = 5, #ARGV, 2 do
     end
   end
 end
-return ended
+return { whole(now_s), ended }

@@ -18,8 +18,10 @@
   ARGV[8]  int     seconds after which a recorded copy is not continued, because its receipt may have expired
   ARGV[9]  int     seconds after which an earlier caller no longer sends the copy
   ARGV[10] string  protobuf field with the error text of the archived tasks
-  ARGV[11] string  generation of each task, '' for any, each followed by a comma; '' for any of all tasks
-  ARGV[12..]       ids (at most 200)
+  ARGV[11] int     deadline of this request by Redis's clock (Unix ms). A later request would archive tasks that have
+                   been put back since
+  ARGV[12] string  generation of each task, '' for any, each followed by a comma; '' for any of all tasks
+  ARGV[13..]       ids (at most 200)
 
   The field taskq_copied holds "<copy>:<caller>:<first>:<last>:<size>:<state>:<score>:<other queue>": the name of the
   copy, by which the other queue recognizes it; the call that may put the task back, '' none; the times of the first and
@@ -30,7 +32,7 @@
            remaining time of its unique lock (ms, '' not held), number of the following values, fields and values of its
            hash. Answers: 'ok'; '' no such task, or a later one with the same id; 'large' its message is too large;
            'lost' it has no message, or the structure of its state does not contain it; 'copied' a copy to another queue
-           is recorded, or the record is too old; 'steps' its steps are stored in this queue, where signals and
+           is recorded, or the record is damaged or too old; 'steps' its steps are stored in this queue, where signals and
            sub-tasks of the task arrive; otherwise its state, from which it cannot be moved
 ]]
 -- include _check
@@ -39,10 +41,16 @@
 local unique_prefix = ARGV[2] .. 'unique:'
 -- include _unique
 -- include _generation
+-- include _late
+-- include _copied
 -- include _withdraw
 -- include _place
 -- include _limits
 local now_s, now_ns, now_ms = clock(ARGV[1])
+local late = lateness(ARGV[11], now_ms)
+if late then
+  return late
+end
 local keys = structures(ARGV[2])
 check('LLEN', KEYS[1])
 check('ZCARD', KEYS[4])
@@ -90,11 +98,11 @@ local function set_out(id, key, generation)
     return field.state or ''
   end
   local copy, caller, first, state, score = ARGV[3], ARGV[3], whole(now_s), nil, nil
-  if field.taskq_copied then
+  if is_copied(field.state, field.msg, field.taskq_copied) then
     local last, to
     copy, caller, first, last, size, state, score, to =
       string.match(field.taskq_copied, '^(%x+):(%x*):(%d+):(%d+):(%d+):(%l+):([^:]*):(.*)$')
-    if not copy or to ~= ARGV[4] or field.state ~= 'archived' or now_s > tonumber(first) + tonumber(ARGV[8]) then
+    if not copy or to ~= ARGV[4] or #field.msg ~= size + #ARGV[10] or now_s > tonumber(first) + tonumber(ARGV[8]) then
       return 'copied'
     elseif not redis.call('ZSCORE', KEYS[4], id) then
       return 'lost' -- for example because its queue is being removed
@@ -116,9 +124,9 @@ local function set_out(id, key, generation)
 end
 
 local reply, bytes = { whole(now_s) }, 0
-local generations = generations_in(ARGV[11])
-for i = 12, #ARGV do
-  local answer, copy, state, score, left_ms, hash = set_out(ARGV[i], ARGV[2] .. 't:' .. ARGV[i], generations[i - 11])
+local generations = generations_in(ARGV[12])
+for i = 13, #ARGV do
+  local answer, copy, state, score, left_ms, hash = set_out(ARGV[i], ARGV[2] .. 't:' .. ARGV[i], generations[i - 12])
   reply[#reply + 1] = answer
   reply[#reply + 1] = copy or ''
   reply[#reply + 1] = state or ''

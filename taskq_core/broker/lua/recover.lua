@@ -51,6 +51,7 @@ local unique_prefix = ARGV[3] .. 'unique:'
 -- include _wake
 -- include _steps
 -- include _resume
+-- include _copied
 -- include _flow
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }

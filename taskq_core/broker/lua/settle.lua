@@ -115,6 +115,7 @@ local function workflows_here()
 -- include _store
 -- include _steps
 -- include _resume
+-- include _copied
 -- include _flow
   return workflows(own, { s = now_s, ns = now_ns, ms = now_ms })
 end

@@ -36,7 +36,7 @@ for _, step in ipairs(steps) do
       redis.call('DEL', key)
     end
     found = found + 1
-  elseif state == 'archived' and not fields[3] and redis.call('ZSCORE', KEYS[7], id) then
+  elseif state == 'archived' and not is_copied(state, fields[2], fields[3]) and redis.call('ZSCORE', KEYS[7], id) then
     flow.settled(step, 'a', key, fields[2], '')
     found = found + 1
   end

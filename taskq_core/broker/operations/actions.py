@@ -109,6 +109,7 @@ def act(
         archive.max_tasks,
         "" if state is None else state.value,
         start,
+        2 * CLAIM_S,
         _joined(task_ids, generations),
         *task_ids,
     )
@@ -305,7 +306,7 @@ def copy_out(
             tasks.append(Original(task_id, replies.shown(answer), *texts, held, fields))
         return int(reply[0]), tasks
 
-    args = (
+    args: list[Argument] = [
         NOW,
         queue.prefix,
         token,
@@ -316,20 +317,24 @@ def copy_out(
         COPY_KEPT_S,
         2 * CLAIM_S,
         copied_error(target),
+        "",
         _joined(task_ids, generations),
         *task_ids,
-    )
-    return script("copy_out", _structures(queue), args, read)
+    ]
+    return script("copy_out", _structures(queue), args, read, deadline_at=10)
 
 
-def copy_end(queue: QueueKeys, *, token: str, copied: Sequence[Original], back: Sequence[Original]) -> Operation[int]:
+def copy_end(
+    queue: QueueKeys, *, token: str, target: str, copied: Sequence[Original], back: Sequence[Original]
+) -> Operation[tuple[int, int]]:
     """End moves: delete the originals of stored copies, and put the originals of refused copies back.
 
-    `token` identifies the caller, as in `copy_out`. A task is not put back if another caller continues its move. The
-    answer is the number of tasks that were deleted or put back.
+    `token` and `target` are those of `copy_out`. A task is not put back if another caller continues its move. The
+    answer is Redis's time (Unix s), and the number of tasks that were deleted or put back.
     """
-    args: list[Argument] = [NOW, queue.prefix, queue.done, token]
+    args: list[Argument] = [NOW, queue.prefix, queue.done, token, len(copied_error(target))]
     for verdict, tasks in (("d", copied), ("b", back)):
         for task in tasks:
             args += (verdict + task.copy, task.task_id)
-    return script("copy_end", (*_structures(queue), queue.wake), args, replies.integer)
+    keys = (*_structures(queue), queue.wake)
+    return script("copy_end", keys, args, lambda reply: (int(reply[0]), int(reply[1])))

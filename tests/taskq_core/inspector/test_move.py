@@ -320,6 +320,92 @@ async def test_a_move_that_is_too_old_is_not_continued(
         await ask("move_task", "default", task_id, "low")
 
 
+async def test_a_delayed_caller_may_send_a_copy_until_a_minute_after_the_deletion(
+    app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller that completes the move was suspended before it deleted the original."""
+    task_id = enqueue().id
+    low, run, now_s = app.runtime.keys.queue("low"), app.runtime.runner.run, int(time.time())
+    real = actions.copy_end
+    late: list[actions.Original] = []
+
+    def after_five_minutes(*arguments: Any, **more: Any) -> Any:
+        if not late:
+            late.append(archived(app, task_id, "bb", seconds_ago=-299)[1][0])
+        return at_time((now_s + 300) * 10**9, real(*arguments, **more))
+
+    monkeypatch.setattr(actions, "copy_end", after_five_minutes)
+    await ask("move_task", "default", task_id, "low")
+    await ask("delete_task", "low", task_id)
+
+    row = [(late[0].receipt, NewTask(task_id, late[0].fields[b"msg"]))]
+    deliver = outbox.deliver(low, row, ReceiptSlot("bb"), claim_ends_ms=(now_s + 359) * 1000)
+    assert run(at_time((now_s + 358) * 10**9, deliver)) == StoreCode.STORED_BEFORE
+
+
+async def test_the_original_of_an_interrupted_move_can_be_deleted_later(
+    app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
+) -> None:
+    """For example because its move is too old to be continued. Its unique lock is then free."""
+    task_id = enqueue(unique_for=600).id
+    archived(app, task_id, "aa", seconds_ago=121)
+
+    await ask("delete_task", "default", task_id)
+
+    assert redis_server.client.keys("asynq:*:t:*") == []
+    assert redis_server.client.keys("asynq:*:unique:*") == []
+
+
+async def test_an_original_that_go_ran_again_is_a_task_of_its_own(
+    app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
+) -> None:
+    """Asynq's tools do not know the record. The error of the new run replaces the one that names the copy."""
+    task_id = enqueue().id
+    archived(app, task_id, "aa")
+    key = f"asynq:{{default}}:t:{task_id}"
+    message = decode_message(redis_server.client.hget(key, "msg"))
+    message.error_msg, message.payload = "boom", b'{"to":"2@b.c"}'
+    redis_server.client.hset(key, "msg", encode_message(message))
+
+    await ask("update_payload", "default", task_id, payload=b'{"to":"3@b.c"}')
+    await ask("move_task", "default", task_id, "low")
+
+    task = await ask("task", "low", task_id)
+    assert (task.payload, runnable(redis_server, task_id)) == (b'{"to":"3@b.c"}', ["low"])
+
+
+async def test_a_message_that_does_not_fit_its_record_is_left_alone(
+    app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
+) -> None:
+    task_id = enqueue().id
+    archived(app, task_id, "aa")
+    key = f"asynq:{{default}}:t:{task_id}"
+    changed = b"\x1a\x01x" + redis_server.client.hget(key, "msg")
+    redis_server.client.hset(key, "msg", changed)
+
+    with pytest.raises(TaskStateError, match="being copied"):
+        await ask("move_task", "default", task_id, "low")
+
+    assert redis_server.client.hget(key, "msg") == changed
+
+
+async def test_a_late_repeat_archives_no_task_that_is_back(
+    app: TaskQ, enqueue: Enqueue, redis_server: RedisServer
+) -> None:
+    """The request was on its way for longer than its caller waited."""
+    task_id = enqueue().id
+    queue, run = app.runtime.keys.queue("default"), app.runtime.runner.run
+    step = actions.copy_out(queue, [task_id], token="aa", target="low")
+    run(actions.copy_end(queue, token="aa", target="low", copied=[], back=run(step)[1]))
+
+    step.in_doubt = True
+    step.args[0] = str(time.time_ns() + 90 * 10**9)
+    with pytest.raises(BrokerUnavailableError):
+        run(step)
+
+    assert runnable(redis_server, task_id) == ["default"]
+
+
 def archived(app: TaskQ, task_id: str, token: str, *, seconds_ago: int = 0) -> tuple[int, Sequence[actions.Original]]:
     """Execute the first step of a move."""
     now_ns = (time.time_ns() // 10**9 - seconds_ago) * 10**9
@@ -355,7 +441,7 @@ async def test_a_task_is_not_put_back_while_another_caller_may_send_its_copy(
 
     with pytest.raises(TaskIdConflictError):
         await ask("move_task", "default", "7", "low")
-    ended = run(actions.copy_end(queue, token="aa", copied=[], back=first))
+    _, ended = run(actions.copy_end(queue, token="aa", target="low", copied=[], back=first))
 
     assert ended == 0
     assert runnable(redis_server, "7") == ["low"]
