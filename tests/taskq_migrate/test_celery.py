@@ -754,6 +754,10 @@ def count_of_calls(text: str, folder: Path) -> int:
     return sum(each.callcount for each in profile.getstats())
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 12),
+    reason="Python 3.11 may never leave a generator that a profile watches after many runs without one",
+)
 def test_the_work_grows_with_the_size_of_the_file(tmp_path: Path, subtests: pytest.Subtests) -> None:
     """Twice as many lines of one kind cause twice the work."""
     head = HEAD.replace("import shared_task", "import chain, current_app, group, shared_task")
