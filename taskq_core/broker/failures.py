@@ -9,6 +9,7 @@ from typing import Any
 import redis
 from redis import exceptions
 
+from taskq_core.broker.scripts import with_places
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerError,
@@ -123,10 +124,10 @@ def translate(error: BaseException, address: str) -> BrokerError:
     if isinstance(error, exceptions.ResponseError):
         is_in_script = any(each in text for each in _NOT_ALLOWED_IN_SCRIPT)
         if text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")) or is_in_script:
-            refused = BrokerAuthenticationError(f"{address} refused the user or password: {text}")
+            refused = BrokerAuthenticationError(f"{address} refused the user or password: {with_places(text)}")
             refused.may_have_happened = is_in_script
             return refused
-        return BrokerReplyError(f"{address} answered: {text}")
+        return BrokerReplyError(f"{address} answered: {with_places(text)}")
     unavailable = BrokerUnavailableError(f"no answer from {address}: {text or type(error).__name__}")
     unavailable.is_permanent = _is_permanent(error, address)
     return unavailable

@@ -9,7 +9,7 @@ shared file `_name.lua`. Headers (`--[[ ... ]]`) are documentation and are not s
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +17,10 @@ from msgspec import Struct
 
 _FOLDER = Path(__file__).with_name("lua")
 _INCLUDE = re.compile(r"^-- include (_\w+)$", re.MULTILINE)
+_SHA = re.compile(r"(?: script: |\bf_)([0-9a-f]{40})\b")
+_LINE = re.compile(r"@?user_script: ?(\d+)")
+_PLACE_AT_END = re.compile(r" script: [0-9a-f]{40}, on (@user_script:\d+)\.?$")
+"""The end of an error text since Redis 7. Before, the text begins with the SHA-1."""
 _HEADER = re.compile(r"\A--\[\[.*?\]\]\n", re.DOTALL)
 
 
@@ -51,29 +55,69 @@ def all_scripts() -> list[Script]:
     return list(_scripts().values())
 
 
+def with_places(text: str) -> str:
+    """Return an error text of Redis with places in files instead of lines of a script.
+
+    In `settle/_unique.lua:12`, the script `settle` includes the file `_unique.lua`. A text that names no script of
+    taskq is returned as it is.
+    """
+    found = _SHA.search(text)
+    name = next((each.name for each in all_scripts() if found and each.sha == found[1]), None)
+    if name is None:
+        return text
+    places = ["", *_places(name)]
+
+    def place(line: re.Match[str]) -> str:
+        number = int(line[1])
+        return places[number] if number < len(places) else line[0]
+
+    return _LINE.sub(place, _PLACE_AT_END.sub(r" (at \1)", text))
+
+
+def _places(name: str, of: str = "") -> Iterator[str]:
+    """Yield the place of each line of a script, or of the file `name` that the script `of` includes."""
+    number, pieces = _files()[name]
+    code = "".join(f"-- include {piece}" if at % 2 else piece for at, piece in enumerate(pieces))
+    for line in code.split("\n"):
+        include = _INCLUDE.fullmatch(line)
+        if include:
+            yield from _places(include[1], of or f"{name}/")
+        else:
+            yield f"{of}{name}.lua:{number}"
+        number += 1
+
+
 @cache
 def _scripts() -> dict[str, Script]:
-    # `split` returns text at even indexes, and names of included files at odd indexes.
-    pieces = {file.stem: _INCLUDE.split(_sent(file)) for file in _FOLDER.glob("*.lua")}
-    return {name: _script(name, pieces) for name in pieces if not name.startswith("_")}
+    return {name: _script(name) for name in _files() if not name.startswith("_")}
 
 
-def _sent(file: Path) -> str:
-    text = _HEADER.sub("", file.read_text(encoding="utf-8"))
-    return text.rstrip("\n") if file.stem.startswith("_") else text
+@cache
+def _files() -> dict[str, tuple[int, list[str]]]:
+    """Read all files. Return, by name, the line at which the code begins, and the pieces between the includes.
+
+    The pieces with even indexes are code, those with odd indexes are the names of included files.
+    """
+    files = {}
+    for file in _FOLDER.glob("*.lua"):
+        text = file.read_text(encoding="utf-8")
+        code = _HEADER.sub("", text)
+        begin = text.count("\n") - code.count("\n") + 1
+        files[file.stem] = begin, _INCLUDE.split(code.rstrip("\n") if file.stem.startswith("_") else code)
+    return files
 
 
-def _script(name: str, pieces: Mapping[str, Sequence[str]]) -> Script:
-    parts = tuple(_parts(name, pieces))
+def _script(name: str) -> Script:
+    parts = tuple(_parts(name))
     sha = hashlib.sha1(usedforsecurity=False)
     for part in parts:
         sha.update(part.encode())
     return Script(name, sha.hexdigest(), parts)
 
 
-def _parts(name: str, pieces: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    for place, piece in enumerate(pieces[name]):
-        if place % 2:
-            yield from _parts(piece, pieces)
+def _parts(name: str) -> Iterator[str]:
+    for at, piece in enumerate(_files()[name][1]):
+        if at % 2:
+            yield from _parts(piece)
         else:
             yield piece

@@ -1,6 +1,7 @@
 """Test that scripts missing in Redis are loaded again without an error for the caller."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from importlib.resources import files
@@ -11,6 +12,7 @@ import fakeredis
 import pytest
 import redis
 
+from taskq_core.broker import scripts
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.exchange import words_of
@@ -305,3 +307,17 @@ async def test_calls_succeed_while_scripts_are_flushed_constantly(broker: Broker
 
     assert codes == ["11111"] * 8
     assert len(broker.pending()) == 40
+
+
+def test_an_error_names_the_line_in_the_file_that_failed(broker: Broker) -> None:
+    """The scripts that Redis receives are composed of several files."""
+    broker.raw.set(broker.queue.pending, "a string")
+    source = (Path(scripts.__file__).with_name("lua") / "_check.lua").read_text().splitlines()
+
+    with pytest.raises(BrokerReplyError, match="WRONGTYPE") as caught:
+        broker.run(actions.act(broker.queue, actions.Action.RUN, ["a"]))
+
+    place = re.search(r"act/_check\.lua:(\d+)", str(caught.value))
+    assert place, str(caught.value)
+    assert "redis.call(command, key)" in source[int(place[1]) - 1]
+    assert "script:" not in str(caught.value)
