@@ -56,6 +56,7 @@ STEPS = (
         ),
     ),
     Step(name="lua", command=(sys.executable, "scripts/check_lua.py")),
+    Step(name="texts", command=(sys.executable, "scripts/translations.py")),
     Step(name="lock", command=(sys.executable, "scripts/lock.py")),
     Step(name="audit", command=(sys.executable, "scripts/audit.py")),
     Step(name="proto", command=(sys.executable, "scripts/generate_proto.py", "--check")),

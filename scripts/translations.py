@@ -1,9 +1,10 @@
 """Update the translation catalogs of the admin and the web dashboard from the texts in the code.
 
-    python scripts/translations.py            list missing translations and outdated files
+    python scripts/translations.py            list missing and wrong translations
     python scripts/translations.py --write    add new texts to the catalogs, remove old texts, and compile the catalogs
 
-A new text gets an empty translation. Fill it in, and run the script again.
+A new text gets an empty translation. Fill it in, and run the script again. A text without a translation is shown in
+English. So a missing translation is no error: exit status 77, as if the check could not be made.
 """
 
 import argparse
@@ -192,35 +193,32 @@ def _flags(text: str) -> list[str]:
     return ["python-format"] if re.search(r"%(\(\w+\))?[sd%]", text) else []
 
 
+def untranslated(domain: Domain, language: str) -> list[str]:
+    """Return the texts in the code that have no translation, in singular and plural."""
+    missing = [message for message in updated(domain, language) if message.id and not all(_strings(message))]
+    return [text for message in missing for text in _parts(message)[1:] if text]
+
+
 def problems(domain: Domain, language: str) -> list[str]:
-    """Return the problems of a catalog: missing and invalid translations, and an outdated catalog or compiled file."""
+    """Return the problems of a catalog: invalid translations, and a compiled file that does not match."""
     path = domain.catalog_path(language)
-    catalog = updated(domain, language)
-    found = []
-    for message in catalog:
-        if not message.id:
-            continue
-        strings = _strings(message)
-        if not all(strings):
-            found.append(f"{language}: not translated: {message.id!r}")
-        else:
-            found += [f"{language}: {message.id!r}: {error}" for error in message.check(catalog)]
-    with path.open("rb") as written, path.with_suffix(".mo").open("rb") as compiled:
-        if _translations(read_po(written, locale=language)) != _translations(catalog):
-            found.append(f"{path.relative_to(ROOT)} is out of date")
-        if not _matches(GNUTranslations(compiled), catalog):
-            found.append(f"{path.with_suffix('.mo').relative_to(ROOT)} does not match its catalog")
+    with path.open("rb") as written, path.with_suffix(".mo").open("rb") as file:
+        catalog, compiled = read_po(written, locale=language), GNUTranslations(file)
+    found = [
+        f"{language}: {message.id!r}: {error}"
+        for message in catalog
+        if message.id and all(_strings(message))
+        for error in message.check(catalog)
+    ]
+    if not _matches(compiled, catalog):
+        found.append(f"{path.with_suffix('.mo').relative_to(ROOT)} does not match its catalog")
     return found
-
-
-def _translations(catalog: Catalog) -> dict[tuple[str, str, str], Sequence[str]]:
-    """Return the translations of a catalog by text. Files cannot be compared, because their bytes depend on babel."""
-    return {_parts(message): _strings(message) for message in catalog if message.id}
 
 
 def _matches(compiled: GNUTranslations, catalog: Catalog) -> bool:
     """Return whether a compiled catalog has the same translations as a catalog. Compare the singular forms."""
-    forms = {parts: strings[0] for parts, strings in _translations(catalog).items()}
+    strings = {_parts(message): _strings(message) for message in catalog if message.id}
+    forms = {parts: each[0] for parts, each in strings.items() if all(each)}
     return all(
         form == (compiled.npgettext(context, text, plural, 1) if context else compiled.ngettext(text, plural, 1))
         if plural
@@ -256,7 +254,7 @@ def as_mo(catalog: Catalog) -> bytes:
 
 
 def main() -> int:
-    """Update or check the catalogs. Return 1 if there are problems."""
+    """Update or check the catalogs. Return 1 if there are wrong translations, 77 if only translations are missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="update the catalogs and compile them")
     options = parser.parse_args()
@@ -265,10 +263,13 @@ def main() -> int:
             path, catalog = domain.catalog_path(language), updated(domain, language)
             path.write_bytes(as_po(catalog))
             path.with_suffix(".mo").write_bytes(as_mo(catalog))
-    wrong = [problem for each in product(DOMAINS, LANGUAGES) for problem in problems(*each)]
-    print("\n".join(wrong) or "all texts are translated, and all catalogs are compiled")
-
-    return 1 if wrong else 0
+    catalogs = list(product(DOMAINS, LANGUAGES))
+    wrong = [problem for each in catalogs for problem in problems(*each)]
+    missing = [(language, text) for domain, language in catalogs for text in untranslated(domain, language)]
+    print(*wrong, *(f"{language}: not translated: {text!r}" for language, text in missing), sep="\n")
+    if missing:
+        print(f"NOT TRANSLATED: {len(missing)} texts are shown in English")
+    return 1 if wrong else 77 if missing else 0
 
 
 if __name__ == "__main__":
