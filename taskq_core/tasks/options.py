@@ -36,12 +36,12 @@ from taskq_core.wire import (
     validate_task_id,
     validate_task_type,
 )
+from taskq_core.wire.durations import LATEST_S
 
 DEFAULT_MAX_RETRY = 25
 """Default of the option `max_retry`, the same as Asynq's."""
 DEFAULT_TIMEOUT_S = 1800
 """Timeout in seconds of a task with neither timeout nor deadline, the same as Asynq's."""
-_LATEST = 253_402_300_799  # last second of the year 9999, the last that `datetime` supports
 
 
 class TaskExecutor(StrEnum):
@@ -432,7 +432,7 @@ def _aware(name: str, moment: object) -> None:
         raise ConfigurationError(f"{name} must be an aware datetime, got {moment!r}")
     if moment.utcoffset() is None:
         raise ConfigurationError(f"{name} must be an aware datetime (with a time zone), got the naive {moment!r}")
-    if not 0 <= moment.timestamp() <= _LATEST:
+    if not 0 <= moment.timestamp() <= LATEST_S:
         raise ConfigurationError(f"{name} must be between 1970 and 9999, got {moment!r}")
 
 

@@ -35,6 +35,7 @@ from taskq_core.tasks.task import Task
 from taskq_core.testing.records import TaskRun, task_run
 from taskq_core.testing.steps import InlineSteps
 from taskq_core.wire import QueueKeys, decode_message
+from taskq_core.wire.durations import LATEST_S
 from taskq_core.wire.tokens import new_token
 from taskq_core.worker.outcome import requeued, run_outcome, settle, state_after, warn_oversized
 from taskq_core.worker.progress import written_fields
@@ -45,8 +46,6 @@ logger = logging.getLogger("taskq.testing")
 
 LEASE_S = 7 * 86_400
 """Length of a lease in seconds. A lease is long, because nothing extends it and a debugger may stop a run for long."""
-LATEST_S = 253_402_300_799
-"""Last Unix second that `datetime` can represent, in the year 9999."""
 
 
 T = TypeVar("T")

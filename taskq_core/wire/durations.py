@@ -12,6 +12,8 @@ from taskq_core.errors import WireFormatError
 NS_PER_S = 1_000_000_000
 MAX_DURATION_NS = 2**63 - 1
 MIN_DURATION_NS = -(2**63)
+LATEST_S = 253_402_300_799
+"""Last Unix second of the year 9999, the last that `datetime` can represent. Later times are cut to it."""
 
 _UNITS_NS = {
     "ns": 1,

@@ -4,11 +4,9 @@ import asyncio
 import math
 from collections.abc import Callable
 
+from taskq_core.wire.durations import LATEST_S
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.run import Run, ends_at
-
-LATEST_S = 253_402_300_799
-"""Last second of the year 9999, as Unix time. Later deadlines are cut to it."""
 
 
 class Deadlines:

@@ -18,8 +18,8 @@ from taskq_core.broker.operations import services
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerError
 from taskq_core.wire import QueueKeys, ServerInfo, WorkerInfo
+from taskq_core.wire.durations import LATEST_S
 from taskq_core.worker.context import WorkerContext
-from taskq_core.worker.deadlines import LATEST_S
 from taskq_core.worker.run import Ending, Run
 
 logger = logging.getLogger("taskq.worker")

@@ -21,3 +21,7 @@ end
 local function due(now_ms, delay_ms)
   return math.ceil((now_ms + delay_ms) / 1000)
 end
+
+-- far_s: score in Asynq's scheduled set of a task that waits for a limit, the last second of the year 9999. In Python, it
+-- is `LATEST_S`.
+local far_s = '253402300799'

@@ -88,15 +88,6 @@ local function workflows(own, now)
       .. '"'
   end
 
-  local function varint(number)
-    local bytes = ''
-    while number > 127 do
-      bytes = bytes .. string.char(number % 128 + 128)
-      number = math.floor(number / 128)
-    end
-    return bytes .. string.char(number)
-  end
-
   -- oversized: return the size and the limit of a result that was too large to store, as text. Return nil for any other
   -- result.
   local function oversized(result)

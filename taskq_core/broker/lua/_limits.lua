@@ -23,7 +23,6 @@ local function limiter(prefix, now_s, now_ns, now_ms)
   local base, tag = string.match(prefix, '^([^{]*):({.*}:)$')
   local ours = (base == 'asynq' and 'taskq:' or base .. ':taskq:') .. tag
   local lim = ours .. 'lim:'
-  local far = '253402300799'
   local scheduled, pending = prefix .. 'scheduled', prefix .. 'pending'
   local specs, freed, urgent, self = {}, {}, {}, { ready = 0 }
 
@@ -200,7 +199,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     else
       own('ZADD', line, 'NX', own('HINCRBY', ours .. 'limits', 'n', 1), id)
     end
-    redis.call('ZADD', scheduled, far, id)
+    redis.call('ZADD', scheduled, far_s, id)
     redis.call('HSET', key, 'state', 'scheduled', 'taskq_permit', whole(stage - 1), 'taskq_line', limit.slot)
     redis.call('HDEL', key, 'pending_since', 'taskq_owner', 'taskq_started', 'taskq_cancel')
     rearm(limit)
@@ -323,7 +322,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
       local chain = chain_of(fields[1] or '')
       local stage = held_of(fields[2]) + 1
       local limit = chain[stage]
-      if fields[3] ~= slot or not limit or limit.slot ~= slot or redis.call('ZSCORE', scheduled, id) ~= far then
+      if fields[3] ~= slot or not limit or limit.slot ~= slot or redis.call('ZSCORE', scheduled, id) ~= far_s then
         redis.call('ZREM', line, id) -- the task no longer waits in this line
       elseif not take(limit, id) then
         rearm(limit)
@@ -397,7 +396,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     local size = own('ZCARD', line)
     local first = size > 50 and now_s * 7919 % size or 0 -- in a long line, check another part each second
     for _, id in ipairs(redis.call('ZRANGE', line, whole(first), whole(first + 49))) do
-      if redis.pcall('HGET', prefix .. 't:' .. id, 'taskq_line') ~= slot or redis.call('ZSCORE', scheduled, id) ~= far then
+      if redis.pcall('HGET', prefix .. 't:' .. id, 'taskq_line') ~= slot or redis.call('ZSCORE', scheduled, id) ~= far_s then
         redis.call('ZREM', line, id)
       end
     end
@@ -419,6 +418,6 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     end
   end
 
-  self.lim, self.far, self.own = lim, far, own
+  self.lim, self.own = lim, own
   return self
 end

@@ -1,3 +1,13 @@
+-- varint: return a whole number that is not negative as protobuf writes it.
+local function varint(number)
+  local bytes = ''
+  while number > 127 do
+    bytes = bytes .. string.char(number % 128 + 128)
+    number = math.floor(number / 128)
+  end
+  return bytes .. string.char(number)
+end
+
 -- marked: return the message of a new task with the expiry of the task as an absolute time, computed from Redis's
 -- clock. `from_ms` is the start of the task. For Go workers, the message also gets a deadline: the expiry plus the
 -- maximum duration of a run. The new fields are appended to the message, because an appended protobuf field replaces
@@ -12,12 +22,7 @@ local function marked(message, marks, from_ms)
   end
   local expires_s = math.ceil((from_ms + tonumber(wait_ms)) / 1000)
   if run_s ~= '0' then
-    local left, deadline = expires_s + tonumber(run_s), { '\72' } -- field 9, a varint
-    while left > 127 do
-      deadline[#deadline + 1] = string.char(128 + left % 128)
-      left = math.floor(left / 128)
-    end
-    message = message .. table.concat(deadline) .. string.char(left)
+    message = message .. '\72' .. varint(expires_s + tonumber(run_s)) -- field 9
   end
   local value = whole(expires_s) .. (discard == 'd' and ' discard' or '')
   local entry = '\10\13taskq-expires\18' .. string.char(#value) .. value

@@ -28,7 +28,7 @@ local function meet(keys, now, holder, message, start, start_s, marks, word, gro
     if type(score) ~= 'string' then
       return 'd'
     end
-    if start == '' and score ~= '253402300799' then -- the score of a task that waits for a limit
+    if start == '' and score ~= far_s then -- the score of a task that waits for a limit
       from_s = tonumber(score)
     end
     if word.conflict == 'm' or start ~= '' then
@@ -46,13 +46,8 @@ local function meet(keys, now, holder, message, start, start_s, marks, word, gro
   end
   if word.conflict == 'r' then
     -- The new message contains the id of the new task. In protobuf, the last of two fields with the same number counts.
-    local size, bytes = #holder, ''
-    while size > 127 do
-      bytes = bytes .. string.char(size % 128 + 128)
-      size = math.floor(size / 128)
-    end
     message = marked(message, marks, math.max(from_s * 1000, now.ms))
-    redis.call('HSET', key, 'msg', message .. '\26' .. bytes .. string.char(size) .. holder)
+    redis.call('HSET', key, 'msg', message .. '\26' .. varint(#holder) .. holder)
     redis.call('HSET', key, 'taskq_unique', word.rule, 'unique_key', word.lock)
     if limit ~= '' then
       redis.call('HSET', key, 'taskq_limit', limit)

@@ -35,7 +35,7 @@ if ARGV[3] ~= '' then
   end
 end
 if tonumber(ARGV[5]) >= 0 then
-  local ids = redis.call('ZRANGE', KEYS[1], limits.far, limits.far, 'BYSCORE', 'LIMIT', ARGV[5], ARGV[6])
+  local ids = redis.call('ZRANGE', KEYS[1], far_s, far_s, 'BYSCORE', 'LIMIT', ARGV[5], ARGV[6])
   looked = #ids
   for _, id in ipairs(ids) do
     local fields = redis.pcall('HMGET', ARGV[2] .. 't:' .. id, 'taskq_limit', 'taskq_line')

@@ -70,7 +70,7 @@ local function begin(id, key, field)
   score = type(score) == 'string' and score or ''
   if not withdraw(keys, id, state, field.group) then
     return nil, 'lost'
-  elseif score == limits.far and field.taskq_line then
+  elseif score == far_s and field.taskq_line then
     state, score = 'pending', '' -- the task waited for a limit
   end
   limits.release_permits(id, key)

@@ -50,5 +50,5 @@ return {
   number(counters[4]),
   type(since) == 'string' and string.match(since, '^%d+$') or '',
   named,
-  scheduled > 0 and redis.call('ZCOUNT', KEYS[3], '253402300799', '253402300799') or 0,
+  scheduled > 0 and redis.call('ZCOUNT', KEYS[3], far_s, far_s) or 0,
 }

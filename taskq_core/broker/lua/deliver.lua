@@ -49,7 +49,7 @@ check('LLEN', KEYS[3])
 check('SCARD', KEYS[5])
 local count = (#ARGV - 6) / 8
 local room = ARGV[5] ~= ''
-  and tonumber(ARGV[5]) - pending - redis.call('ZCOUNT', KEYS[2], '253402300799', '253402300799')
+  and tonumber(ARGV[5]) - pending - redis.call('ZCOUNT', KEYS[2], far_s, far_s)
 if now_ms >= tonumber(ARGV[2]) then
   return string.rep('l', count)
 end

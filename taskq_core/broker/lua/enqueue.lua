@@ -71,7 +71,7 @@ local stride = tonumber(ARGV[5])
 local last, room = #ARGV, nil
 if (last - 5) % stride == 1 then
   -- tasks that wait for a limit also count as pending
-  pending = pending + redis.call('ZCOUNT', KEYS[2], '253402300799', '253402300799')
+  pending = pending + redis.call('ZCOUNT', KEYS[2], far_s, far_s)
   room = tonumber(ARGV[last]) - pending
   last = last - 1
 end

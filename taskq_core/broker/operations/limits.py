@@ -12,10 +12,11 @@ from msgspec import Struct
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import NOW, Argument, Operation, command, escape_pattern, run_owner, script
 from taskq_core.wire import QueueKeys
+from taskq_core.wire.durations import LATEST_S
 
 ADMIT_MAX = 100
 """Maximum number of slots that one `admit` checks."""
-WAITING_SCORE_S = 253_402_300_799
+WAITING_SCORE_S = LATEST_S
 """Score in Asynq's scheduled set of a task that waits for a limit: the last second of the year 9999."""
 
 

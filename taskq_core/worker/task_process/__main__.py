@@ -39,7 +39,7 @@ from taskq_core.execution.step_record import Steps
 from taskq_core.tasks.task import Task
 from taskq_core.telemetry import is_log_exporter
 from taskq_core.wire import TaskMessage, decode_message
-from taskq_core.worker.deadlines import LATEST_S
+from taskq_core.wire.durations import LATEST_S
 from taskq_core.worker.run import Run, ends_at
 from taskq_core.worker.task_process import frames, signals
 from taskq_core.worker.task_process.failures import encode_failure
