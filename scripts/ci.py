@@ -44,6 +44,7 @@ STEPS = (
     Step(name="lint", command=(sys.executable, "-m", "ruff", "check", "--output-format", "concise", ".")),
     Step(name="format", command=(sys.executable, "-m", "ruff", "format", "--check", ".")),
     Step(name="imports", command=(str(TOOLS / "lint-imports"), "--no-logo", "--no-cache")),
+    Step(name="circles", command=(sys.executable, "-m", "scripts.check_circles")),
     Step(name="errors", command=(sys.executable, "scripts/error_page.py")),
     Step(name="blocking", command=(sys.executable, "scripts/blocking.py")),
     Step(name="waits", command=(sys.executable, "scripts/check_waits.py")),

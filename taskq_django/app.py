@@ -58,6 +58,9 @@ class DjangoTaskQ(TaskQ):
     find_elsewhere: Callable[[str], Task[Any, Any] | None] | None = None
     """Finds a task of `django.tasks` that was declared for another backend. `apps.ready` sets it."""
 
+    mail_queues: Callable[[], set[str]] = staticmethod(set)
+    """Returns the queues of the mailers. `apps.ready` sets it."""
+
     def __init__(self) -> None:
         super().__init__()
         self.observer = SignalObserver(self.tasks)
@@ -193,10 +196,8 @@ class DjangoTaskQ(TaskQ):
 
     def task_queues(self) -> dict[str, list[str]]:
         """Return the names of the tasks of each queue. The task that sends e-mail has the queues of the mailers."""
-        from taskq_django.mail.checks import mail_queues  # imported late, because it imports this module
-
         found = super().task_queues()
-        queues = mail_queues()
+        queues = self.mail_queues()
         if queues:
             found = {queue: [name for name in names if name not in self.built_in] for queue, names in found.items()}
         for queue in queues:

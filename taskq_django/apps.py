@@ -27,14 +27,21 @@ class TaskQConfig(AppConfig):
     def ready(self) -> None:
         """Register the checks, follow `override_settings`, import the tasks of all apps, and start a `DEV_WORKER`."""
         setting_changed.connect(_follow_settings, dispatch_uid="taskq_django")
-        for module in ("taskq_django.checks", "taskq_django.mail.checks"):  # imported late, because they read settings
-            import_module(module)
+        import_module("taskq_django.checks")  # imported late, because it reads settings
+        connect_mail()
         let_tasks_iterate()
         connect_outbox()
         connect_django_tasks()
         autodiscover()
         follow_periodic_tasks()
         start_with_server()
+
+
+def connect_mail() -> None:
+    """Register the checks of the mailers, and let workers ask for their queues."""
+    from taskq_django.mail.checks import mail_queues  # reads settings
+
+    taskq.mail_queues = mail_queues
 
 
 def connect_outbox() -> None:

@@ -4,7 +4,6 @@ from importlib.metadata import EntryPoint, entry_points
 
 import click
 
-from taskq_core.cli.base import Command
 from taskq_core.errors import ConfigurationError
 
 GROUP = "taskq.commands"
@@ -35,8 +34,8 @@ def added_commands(own: frozenset[str]) -> dict[str, EntryPoint]:
     return found
 
 
-def load_command(point: EntryPoint) -> click.Command:
-    """Import a command. If that fails, return a command whose help says so and which fails with the reason."""
+def load_command(point: EntryPoint, kind: type[click.Command]) -> click.Command:
+    """Import a command. If that fails, return a command of `kind` whose help says so and that fails with the reason."""
     try:
         found = point.load()
         if isinstance(found, click.Command):
@@ -46,9 +45,7 @@ def load_command(point: EntryPoint) -> click.Command:
         problem = str(error)
     text = f"the command {point.name!r} of {_package(point)} cannot be imported: {problem}"
 
-    @click.command(
-        point.name, cls=Command, help="Cannot be imported.", context_settings={"ignore_unknown_options": True}
-    )
+    @click.command(point.name, cls=kind, help="Cannot be imported.", context_settings={"ignore_unknown_options": True})
     @click.argument("words", nargs=-1)
     def broken(words: tuple[str, ...]) -> None:
         raise ConfigurationError(text)

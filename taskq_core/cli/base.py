@@ -197,7 +197,7 @@ class LazyCommands(UserDict[str, Any]):
         elif not isinstance(known, click.Command):
             from taskq_core.cli.added import load_command
 
-            self.data[name] = known = load_command(known)
+            self.data[name] = known = load_command(known, Command)
         command: click.Command = known
         return command
 

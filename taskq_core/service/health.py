@@ -4,23 +4,15 @@ A `ReadinessCheck` decides whether the process is ready; `worker.health` and `sc
 """
 
 import logging
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from taskq_core.service.health_server import HealthServer
+    from taskq_core.service.health_server import HealthServer, ReadinessCheck
 
 logger = logging.getLogger("taskq.health")
 
 
-class ReadinessCheck(Protocol):
-    """Decides whether a process is ready to do its work."""
-
-    def report(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether the process is ready, and the body of the response."""
-        ...
-
-
-async def open_health_server(what: str, health: ReadinessCheck, host: str, port: int | None) -> "HealthServer | None":
+async def open_health_server(what: str, health: "ReadinessCheck", host: str, port: int | None) -> "HealthServer | None":
     """Open the health endpoints. Return None if no port is given.
 
     Raises:

@@ -5,10 +5,17 @@
 
 import json
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
-from taskq_core.service.health import ReadinessCheck
 from taskq_core.service.port import Answer, Port, Request
+
+
+class ReadinessCheck(Protocol):
+    """Decides whether a process is ready to do its work."""
+
+    def report(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether the process is ready, and the body of the response."""
+        ...
 
 
 class HealthServer(Port):

@@ -7,7 +7,7 @@ fetching succeed and it is not stopping. A PING is not enough: a Redis that refu
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -16,9 +16,11 @@ from taskq_core.broker.operations.repair import Probed, probe
 from taskq_core.broker.waiting import WAITING, RedisWait
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError
-from taskq_core.service.health import ReadinessCheck
 from taskq_core.service.loop import Service
 from taskq_core.wire import QueueKeys
+
+if TYPE_CHECKING:
+    from taskq_core.service.health_server import ReadinessCheck
 
 CHECK_EVERY_S = 15.0
 """Seconds between two checks of the queues while no problem is found."""
@@ -79,7 +81,7 @@ class Health(Service):
     pulse: Callable[[], Pulse]
     clock: Clock
     runner: AsyncRunner
-    scheduler: ReadinessCheck | None = None
+    scheduler: "ReadinessCheck | None" = None
     wait: RedisWait | None = None
     found: dict[str, dict[str, Any]] = field(default_factory=dict)
     checked_at: float | None = None
