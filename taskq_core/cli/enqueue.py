@@ -16,7 +16,8 @@ from taskq_core.cli.params import DURATION, HEADER, MOMENT, QUEUE
 from taskq_core.cli.session import Session
 from taskq_core.cli.task import task
 from taskq_core.settings import nearest_hint
-from taskq_core.tasks.options import call_options
+from taskq_core.tasks.options import OnExpiry, call_options
+from taskq_core.wire import HIGHEST_BAND
 
 
 def payload_options(command: Any) -> Any:
@@ -48,6 +49,10 @@ def payload_of(text: str | None, file: BinaryIO | None) -> bytes:
 @click.option(
     "max_retry", "--retry", type=click.IntRange(0), metavar="N", help="maximum number of retries (default: 25)"
 )
+@click.option("--priority", type=click.IntRange(0, HIGHEST_BAND), metavar="N", help="priority, 0 to 9 (default: 0)")
+@click.option(
+    "--retry-priority", type=click.IntRange(0, HIGHEST_BAND), metavar="N", help="that of retries (default: the same)"
+)
 @click.option("--timeout", type=DURATION, help="maximum run time (default: 30 minutes)")
 @click.option("--deadline", type=MOMENT, help="time after which the task must not run")
 @click.option("unique_for", "--unique", type=DURATION, help="refuse an identical task for this time")
@@ -55,6 +60,13 @@ def payload_of(text: str | None, file: BinaryIO | None) -> bytes:
 @click.option(
     "process_in", "--after", "--process-in", "--process_in", type=DURATION, help="run not before this time from now"
 )
+@click.option("--expires", type=DURATION, help="archive the task if it has not started after this time")
+@click.option(
+    "--on-expiry", type=click.Choice([each.value for each in OnExpiry]), help="what then happens (default: archive)"
+)
+@click.option("--dead-letter", metavar="NAME", help="task that is enqueued when this task is archived")
+@click.option("--rate-limit", metavar="RATE", help="how often tasks of this name may start, such as 100/m")
+@click.option("--concurrency", type=click.IntRange(1), metavar="N", help="how many tasks of this name may run at once")
 @click.option("--retention", type=DURATION, help="how long to keep the task after success (default: not at all)")
 @click.option(
     "--replicated",
@@ -62,6 +74,7 @@ def payload_of(text: str | None, file: BinaryIO | None) -> bytes:
     metavar="N",
     help="number of replicas that must confirm the task",
 )
+@click.option("--fsynced", is_flag=True, default=None, help="the task must be on disk before this command succeeds")
 @click.option("aggregate", "-g", "--group", metavar="NAME", help="group in which the task waits to be aggregated")
 @click.pass_obj
 def enqueue(

@@ -444,6 +444,17 @@ def test_enqueue_accepts_the_option_names_of_asynq(run: Run, app: TaskQ) -> None
 
 
 @pytest.mark.usefixtures("time_flies")
+def test_enqueue_sets_priority_expiry_limits_and_dead_letter(app: TaskQ, run_json: Any) -> None:
+    words = ("--priority", "3", "--retry-priority", "4", "--expires", "1h", "--on-expiry", "discard")
+    limits = ("--dead-letter", "dead", "--rate-limit", "5/s", "--concurrency", "2")
+
+    task = enqueued(app, run_json("task", "enqueue", "t", "-l", "{}", *words, *limits))
+
+    assert (task.priority, task.max_retry) == (3, 25)
+    assert task.start_by is not None
+    assert task.headers["taskq-dead-letter"] == '["default", "dead"]'
+
+
 def test_enqueue_reports_a_missing_confirmation_of_replicas(run: Run, app: TaskQ) -> None:
     told = run(*("task", "enqueue", "-t", "shop:ship", "-l", "{}", "--id", "x", "--replicated", "1"), status=1)
 

@@ -1,6 +1,8 @@
 """Options of tasks: checks, messages, times, names, and how defaults come in."""
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,8 @@ from taskq_core import (
     Workflow,
     exponential,
 )
-from taskq_core.tasks.options import OPTION_NAMES, task_options
+from taskq_core.cli.enqueue import enqueue
+from taskq_core.tasks.options import CALL_OPTIONS, OPTION_NAMES, TaskOptionsDict, task_options
 from taskq_core.tasks.retry import asynq_default
 from taskq_core.wire import Expiry
 from taskq_core.workflow import step
@@ -347,3 +350,25 @@ class TestApplicationDefaults:
 
         assert taskq.settings is before
         assert taskq.remote("t").delay().id
+
+
+class TestPlacesOfOptions:
+    """Each option exists wherever options are listed, or is left out there for a reason."""
+
+    def test_types_name_every_option(self) -> None:
+        assert set(TaskOptionsDict.__annotations__) == set(OPTION_NAMES)
+
+    def test_the_reference_describes_every_option(self) -> None:
+        page = (Path(__file__).parents[3] / "docs" / "reference" / "task-options.md").read_text(encoding="utf-8")
+        rows_of_table = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+
+        assert set(OPTION_NAMES) - set(rows_of_table) == set()
+
+    def test_the_command_line_sets_every_option_of_a_call(self) -> None:
+        left_out = {"unique", "sequence"}  # they compare arguments, and the command sends a payload as it is
+        other_names = {"process_at": "run_after", "process_in": "run_after"}
+        no_options = {"name", "positional_name", "payload", "payload_file"}
+
+        params = {str(param.name) for param in enqueue.params} - no_options
+
+        assert {other_names.get(name, name) for name in params} == CALL_OPTIONS - left_out
