@@ -40,14 +40,7 @@ _SPOKEN = ("__call__", "__len__", "__getitem__", "__iter__", "__or__")
 def pages(root: Path) -> dict[str, str]:
     """Return the pages in Markdown by their path in the documentation."""
     loader = griffe.GriffeLoader(search_paths=[root], docstring_parser=griffe.Parser.google)
-    for package in (
-        "taskq_core",
-        "taskq_django",
-        "taskq_fastapi",
-        "taskq_migrate",
-        "taskq_pydantic_ai",
-        "taskq_sqlalchemy",
-    ):
+    for package in dict.fromkeys(name.partition(".")[0] for name in MODULES):
         loader.load(package)
     loader.resolve_aliases(external=False)
     return {f"reference/api/{name}.md": _module(loader.modules_collection[name], name) for name in MODULES}
