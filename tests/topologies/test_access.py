@@ -522,8 +522,8 @@ class TestCertificate:
             assert await Worker(app, WorkerConfig(burst=True)).arun() == 1
             await app.aclose()
 
-            assert relay.requests
-            assert all(data[0] in (0x15, 0x16) for data in relay.requests), (
+            assert relay.sent
+            assert all(data[0] in (0x15, 0x16) for data in relay.sent), (
                 "data other than a handshake or its end was sent"
             )
             assert not server.client.keys("*")
@@ -534,10 +534,10 @@ class SpyingRelay(Relay):
 
     def __init__(self, target: Any) -> None:
         super().__init__(target)
-        self.requests: list[bytes] = []
+        self.sent: list[bytes] = []
 
     def _intercept(self, pair: Any, data: bytes) -> None:
-        self.requests.append(data)
+        self.sent.append(data)
         super()._intercept(pair, data)
 
 
@@ -552,6 +552,6 @@ def test_a_rediss_url_never_sends_plain_text(redis_server: RedisServer) -> None:
             runner.run(EVERY["scan_tasks"](app.runtime.keys.queue("default")))
         runner.close()
 
-        assert relay.requests
-        assert b"secret" not in b"".join(relay.requests)
-        assert all(data[0] == 0x16 for data in relay.requests)
+        assert relay.sent
+        assert b"secret" not in b"".join(relay.sent)
+        assert all(data[0] == 0x16 for data in relay.sent)
