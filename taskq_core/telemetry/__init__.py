@@ -11,7 +11,7 @@ from taskq_core.telemetry.configure import TelemetryHandle, configure, flush_at_
 from taskq_core.telemetry.exceptions import type_name
 from taskq_core.telemetry.gauges import GaugeBoard, Reading, gauges
 from taskq_core.telemetry.launcher import launched
-from taskq_core.telemetry.metrics import NOT_PROCESSED, Outcome
+from taskq_core.telemetry.metrics import NOT_PROCESSED, RunOutcome
 from taskq_core.telemetry.propagation import current_ids, current_traceparent, extract, fit, trace_id
 from taskq_core.telemetry.recording import BatchSpan, ClientMetrics, ProducerSpan
 from taskq_core.telemetry.tracing import FIRST_RUN, LINKS, LINKS_MAX, NO_RUN, RUN, ConsumerSpan, Tracing

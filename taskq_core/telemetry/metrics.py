@@ -45,7 +45,7 @@ DURATION_BUCKETS_S = (
 """The buckets of OpenTelemetry's conventions in seconds, with additional long ones because tasks may run long."""
 
 
-class Outcome(StrEnum):
+class RunOutcome(StrEnum):
     """How one run of a task ended."""
 
     COMPLETED = "completed"
@@ -65,7 +65,7 @@ class Outcome(StrEnum):
     """The lease expired, so another worker decides about the task."""
 
 
-NOT_PROCESSED = frozenset((Outcome.SNOOZED, Outcome.WAITING, Outcome.REQUEUED, Outcome.LOST))
+NOT_PROCESSED = frozenset((RunOutcome.SNOOZED, RunOutcome.WAITING, RunOutcome.REQUEUED, RunOutcome.LOST))
 """Outcomes of runs that used no attempt in this worker. Such runs are not counted as processed."""
 
 
@@ -151,7 +151,7 @@ class Series(Generic[V]):
         value = self._values.get(labels)
         if value is None:
             if len(self._values) >= self._limit:
-                labels = tuple(each if each is None or isinstance(each, Outcome) else OTHER for each in labels)
+                labels = tuple(each if each is None or isinstance(each, RunOutcome) else OTHER for each in labels)
             value = self._values.get(labels) or self._values.setdefault(labels, self._make(*labels))
         return value
 

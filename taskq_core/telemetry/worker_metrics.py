@@ -17,7 +17,7 @@ from taskq_core.telemetry.metrics import (
     NOT_PROCESSED,
     Instruments,
     Meters,
-    Outcome,
+    RunOutcome,
     Series,
     task_labels,
 )
@@ -82,7 +82,7 @@ class WorkerMetrics:
         self,
         queue: str,
         task_type: str,
-        outcome: Outcome,
+        outcome: RunOutcome,
         duration_s: float,
         error_type: str | None = None,
         *,
@@ -168,7 +168,7 @@ class WorkerMetrics:
             for kind in kinds:
                 self._instruments[names.REPAIRS].add(0, {**labels, names.REPAIR_KIND: kind})
 
-    def _new_runs(self, queue: str, task_type: str, outcome: Outcome, error_type: str | None) -> _Runs:
+    def _new_runs(self, queue: str, task_type: str, outcome: RunOutcome, error_type: str | None) -> _Runs:
         task = task_labels(queue, task_type)
         message: Labels = {
             **names.system(),
@@ -182,8 +182,8 @@ class WorkerMetrics:
         counters = [(names.CLIENT_CONSUMED, message)]
         if outcome not in NOT_PROCESSED:
             counters.append((names.TASKS_PROCESSED, run))
-        if outcome is Outcome.ARCHIVED or (error_type is not None and outcome not in NOT_PROCESSED):
+        if outcome is RunOutcome.ARCHIVED or (error_type is not None and outcome not in NOT_PROCESSED):
             counters.append((names.TASKS_FAILED, task))
-        if outcome is Outcome.RETRIED:
+        if outcome is RunOutcome.RETRIED:
             counters.append((names.TASKS_RETRIED, task))
         return _Runs(counters=counters, run=run, message=message)

@@ -34,8 +34,7 @@ from taskq_core.handles.expiry import is_discarded_when_expired
 from taskq_core.service.user_code import describe, readable, text_of
 from taskq_core.settings import Duration
 from taskq_core.tasks.retry import asynq_default, delay_after, delay_s, is_delay
-from taskq_core.telemetry import FIRST_RUN, RUN
-from taskq_core.telemetry import Outcome as RunOutcome
+from taskq_core.telemetry import FIRST_RUN, RUN, RunOutcome
 from taskq_core.wire import (
     EXPIRES,
     TaskMessage,

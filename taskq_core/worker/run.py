@@ -18,7 +18,7 @@ from taskq_core.tasks.handlers import Handler
 from taskq_core.tasks.middleware import MiddlewareStack
 from taskq_core.tasks.options import DEFAULT_TIMEOUT_S
 from taskq_core.tasks.task import Task
-from taskq_core.telemetry import ConsumerSpan, Outcome, Tracing
+from taskq_core.telemetry import ConsumerSpan, RunOutcome, Tracing
 from taskq_core.wire import QueueKeys, TaskMessage
 
 logger = logging.getLogger("taskq.worker")
@@ -74,7 +74,7 @@ class Run:
         coroutine: The asyncio task that runs a coroutine.
         thread: The thread that runs a plain function.
         is_interrupted: True once an exception was raised in the thread.
-        settlement: Outcome of the run for Redis. Set when the function has ended, or the run is abandoned or requeued.
+        settlement: End of the run for Redis. Set when the function has ended, or the run is abandoned or requeued.
         repeated: True if the settlement was sent before and Redis's reply is unknown.
         was_sent: True if the settlement was sent before, whether Redis answered or not.
         duration_s: Seconds from its start to its end; set with the settlement.
@@ -110,7 +110,7 @@ class Run:
     thread: Any = None
     is_interrupted: bool = False
     settlement: Settlement | None = None
-    outcome: Outcome | None = None
+    outcome: RunOutcome | None = None
     repeated: bool = False
     was_sent: bool = False
     result: object = None

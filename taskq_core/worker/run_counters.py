@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from taskq_core.broker.operations.samples import count_runs
 from taskq_core.service.loop import jittered
-from taskq_core.telemetry import NOT_PROCESSED, Outcome
+from taskq_core.telemetry import NOT_PROCESSED, RunOutcome
 from taskq_core.wire import QueueKeys
 from taskq_core.wire.tallies import BOUNDS_S, HOUR_S, OTHER_TYPES, TYPES_MOST, TypeCounters
 from taskq_core.worker.context import WorkerContext, WorkerService
@@ -18,7 +18,7 @@ from taskq_core.worker.run import Run
 
 logger = logging.getLogger("taskq.worker")
 
-_NO_RUNS = NOT_PROCESSED | {Outcome.EXPIRED}
+_NO_RUNS = NOT_PROCESSED | {RunOutcome.EXPIRED}
 """Outcomes of tasks that did not run, or of runs that used no attempt."""
 HAND_IN_S = 10.0
 """Approximate seconds between two calls that add the counts to Redis."""
@@ -53,10 +53,10 @@ class RunCounters(WorkerService):
             if outcome in _NO_RUNS:
                 continue
             counted = types.get(run.name) or self._new(types, run.name)
-            if outcome is not Outcome.COMPLETED:
-                is_archived = outcome is Outcome.ARCHIVED
+            if outcome is not RunOutcome.COMPLETED:
+                is_archived = outcome is RunOutcome.ARCHIVED
                 # The scripts that settle tasks count `failed` of a queue in the same way.
-                is_failure = is_archived or outcome is Outcome.RETRIED
+                is_failure = is_archived or outcome is RunOutcome.RETRIED
                 counted.failed += is_failure
                 self.failed += is_failure
                 counted.archived += is_archived

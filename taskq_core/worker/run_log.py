@@ -12,7 +12,7 @@ from taskq_core.handles.attempts import users_frames
 from taskq_core.handles.waits import read_wait
 from taskq_core.service.line_handler import LineHandler, handlers_of
 from taskq_core.service.user_code import describe
-from taskq_core.telemetry import Outcome, current_ids
+from taskq_core.telemetry import RunOutcome, current_ids
 from taskq_core.telemetry.redaction import Redaction
 from taskq_core.worker.run import Run
 
@@ -28,11 +28,11 @@ _RUNS_SHOWN = 5
 _CAUSES_MAX = 10
 _COMPLETED = "task completed: name=%s id=%s attempt=%d/%d duration=%.3fs"
 _ENDS = {
-    Outcome.EXPIRED: "task expired",
-    Outcome.DISCARDED: "task discarded",
-    Outcome.REQUEUED: "task requeued",
-    Outcome.SNOOZED: "task snoozed",
-    Outcome.WAITING: "task waits",
+    RunOutcome.EXPIRED: "task expired",
+    RunOutcome.DISCARDED: "task discarded",
+    RunOutcome.REQUEUED: "task requeued",
+    RunOutcome.SNOOZED: "task snoozed",
+    RunOutcome.WAITING: "task waits",
 }
 
 
@@ -68,14 +68,14 @@ class RunLog:
             handler = self._open_lines()
         # A record escapes unprintable characters, and an added line does not.
         if handler is None or not run.task_id.isprintable() or not run.name.isprintable():
-            self.ended(run, Outcome.COMPLETED, duration_s)
+            self.ended(run, RunOutcome.COMPLETED, duration_s)
             return
         message = run.message
         values = (run.name, run.task_id, message.retried + 1, message.retry + 1, duration_s)
         if handler.add(self._template, values) >= LINES_MAX:
             handler.flush()
 
-    def ended(self, run: Run, outcome: Outcome, duration_s: float) -> None:
+    def ended(self, run: Run, outcome: RunOutcome, duration_s: float) -> None:
         """Log the end of a run once its outcome is decided. Never raises, even if a logging filter of the user does."""
         try:
             self._ended(run, outcome, duration_s)
@@ -103,14 +103,14 @@ class RunLog:
         asyncio.get_running_loop().call_later(LINES_S, self.flush)
         return handler
 
-    def _ended(self, run: Run, outcome: Outcome, duration_s: float) -> None:
-        if outcome is Outcome.LOST:  # already logged by the code that detected the loss
+    def _ended(self, run: Run, outcome: RunOutcome, duration_s: float) -> None:
+        if outcome is RunOutcome.LOST:  # already logged by the code that detected the loss
             return
         message, error = run.message, run.failure
         level, what = logging.INFO, _ENDS.get(outcome, "task completed")
         if error is not None:
             level, what = self._level(outcome), _ENDS.get(outcome, "task failed")
-            if outcome is Outcome.SNOOZED:
+            if outcome is RunOutcome.SNOOZED:
                 what = "task failed, without using an attempt"
         # The settler logs unknown tasks at most once a minute for each type.
         elif isinstance(run.error, UnknownTaskError):
@@ -125,12 +125,12 @@ class RunLog:
             facts["error"] = describe(shown).partition("\n")[0][:_LONGEST].encode(errors="replace").decode()
             exc_info = (type(shown), shown, shown.__traceback__)
         facts["duration"] = f"{duration_s:.3f}s"
-        if outcome in (Outcome.RETRIED, Outcome.SNOOZED) and run.settlement is not None:
+        if outcome in (RunOutcome.RETRIED, RunOutcome.SNOOZED) and run.settlement is not None:
             facts["next_run" if error is None else "next_retry"] = f"{run.settlement.delay_ms / 1000:g}s"
-        elif outcome is Outcome.WAITING and run.settlement is not None:
+        elif outcome is RunOutcome.WAITING and run.settlement is not None:
             wait = read_wait(run.settlement.record.decode(), None)
             facts["waits_for"] = "" if wait is None else f"{wait.kind} {wait.name!r}"
-        elif outcome is Outcome.ARCHIVED:
+        elif outcome is RunOutcome.ARCHIVED:
             facts["state"] = "archived"
         trace_id, span_id = ("", "") if run.span is None else current_ids(run.span.context)
         text = f"{what}: {' '.join(f'{name}=%s' for name in facts)}"
@@ -148,10 +148,10 @@ class RunLog:
         }
         logger.handle(record)
 
-    def _level(self, outcome: Outcome) -> int:
-        if outcome is Outcome.ARCHIVED:
+    def _level(self, outcome: RunOutcome) -> int:
+        if outcome is RunOutcome.ARCHIVED:
             return logging.ERROR
-        return self._retry_level if outcome in (Outcome.RETRIED, Outcome.SNOOZED) else logging.WARNING
+        return self._retry_level if outcome in (RunOutcome.RETRIED, RunOutcome.SNOOZED) else logging.WARNING
 
 
 def _leave_out_frames(error: BaseException) -> None:

@@ -12,14 +12,13 @@ from typing import Any
 from msgspec import Struct
 
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Operation
-from taskq_core.broker.operations.runs import Outcome as Ended
-from taskq_core.broker.operations.runs import SettleCode, Settlement, settle_done
+from taskq_core.broker.operations.runs import Outcome, SettleCode, Settlement, settle_done
 from taskq_core.broker.operations.runs import settle as settle_operation
 from taskq_core.broker.operations.services import SETTLE_CANCELS
 from taskq_core.errors import BrokerError, Discard, Retry, Snooze, TaskPaused, UnknownTaskError
 from taskq_core.service.user_code import readable
 from taskq_core.tasks.observer import Observer
-from taskq_core.telemetry import Outcome, type_name
+from taskq_core.telemetry import RunOutcome, type_name
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.counted_log import CountedLog
@@ -33,8 +32,8 @@ from taskq_core.worker.run_log import RunLog
 
 logger = logging.getLogger("taskq.worker")
 
-_COMPLETED = Outcome.COMPLETED.value  # a constant, because each access to an enum member's value is slow
-PLAIN_DONE = Settlement("", Ended.DONE, run=0)
+_COMPLETED = RunOutcome.COMPLETED.value  # a constant, because each access to an enum member's value is slow
+PLAIN_DONE = Settlement("", Outcome.DONE, run=0)
 """Shared settlement of all runs that succeeded without data to store or a lock to release, and that were not sent
 before."""
 
@@ -115,9 +114,9 @@ class Settler:
             is_plain = not message.retention and not message.unique_key
             if is_plain and not self._is_observed(_COMPLETED):
                 run.settlement = PLAIN_DONE
-                run.outcome = Outcome.COMPLETED
+                run.outcome = RunOutcome.COMPLETED
                 if run.span is not None or self._metrics.is_active or self._listener is not None:
-                    self._report_end(run, Outcome.COMPLETED, "deleted", duration_s)
+                    self._report_end(run, RunOutcome.COMPLETED, "deleted", duration_s)
                 else:
                     self._log.completed(run, duration_s)
                 self._add_waiting(run)
@@ -145,14 +144,14 @@ class Settler:
             )
             self._lose(run, duration_s)
             return
-        if settlement.outcome is Ended.ARCHIVE:
+        if settlement.outcome is Outcome.ARCHIVE:
             settlement.is_dead_letter = self._context.dead_letters[run.queue.name].expects(run.message)
         elif isinstance(run.error, UnknownTaskError) and run.failure is None:
             self._log_unknown.add(1, run.name)
         run.settlement = settlement
         run.outcome = run_outcome(settlement, run.failure or run.error)
-        # A cancellation may still replace `Ended.WAIT`, so `_finish` reports the outcome later.
-        if settlement.outcome is not Ended.WAIT:
+        # A cancellation may still replace `Outcome.WAIT`, so `_finish` reports the outcome later.
+        if settlement.outcome is not Outcome.WAIT:
             self._report_end(run, run.outcome, state_after(settlement), duration_s)
             if run.failure is not None or self._is_observed(run.outcome.value):
                 self._report(run)
@@ -164,8 +163,8 @@ class Settler:
 
         The caller sets `run.settlement` first.
         """
-        run.outcome = Outcome.REQUEUED
-        self._report_end(run, Outcome.REQUEUED, "pending", self._clock.monotonic() - run.started)
+        run.outcome = RunOutcome.REQUEUED
+        self._report_end(run, RunOutcome.REQUEUED, "pending", self._clock.monotonic() - run.started)
         self._add_waiting(run)
 
     def return_unstarted(self, run: Run, now: float, why: str) -> None:
@@ -174,7 +173,7 @@ class Settler:
         Unless another worker has the task, it goes to the head of its queue. Requeueing uses no attempt.
         """
         run.started = now
-        run.settlement = Settlement(run.task_id, Ended.REQUEUE, run.number, unique_key=run.message.unique_key)
+        run.settlement = Settlement(run.task_id, Outcome.REQUEUE, run.number, unique_key=run.message.unique_key)
         logger.warning(
             "task %s %s; it returns to its queue",
             run.name,
@@ -190,7 +189,7 @@ class Settler:
             duration_s,
             extra={"queue": run.queue.name, "task_id": run.task_id, "attempt": run.message.retried + 1},
         )
-        self._report_end(run, Outcome.LOST, "active", duration_s)
+        self._report_end(run, RunOutcome.LOST, "active", duration_s)
         run.failure = None  # `_report_lost` creates a LeaseLostError instead
         self._report_lost(run)
         self._finish((run,))
@@ -205,7 +204,7 @@ class Settler:
     def _report_lost(self, run: Run) -> None:
         """Call error handlers for a run that lost its task to another worker, unless its failure was reported."""
         if run.failure is None and run.context is not None:  # a run without a context never called its function
-            run.outcome = Outcome.LOST
+            run.outcome = RunOutcome.LOST
             run.failure = lease_lost(run, run.error)
             self._report(run)
 
@@ -226,13 +225,13 @@ class Settler:
         run.settlement = _settlement(run)
         self._add_waiting(run)
 
-    def _report_end(self, run: Run, outcome: Outcome, state: str, duration_s: float) -> None:
+    def _report_end(self, run: Run, outcome: RunOutcome, state: str, duration_s: float) -> None:
         """Write span, metrics and log of an ended run, with the same error that error handlers receive."""
         error = run.failure or run.error
         if isinstance(error, TaskPaused):
             error = None  # a pause is not a failure
         if run.span is not None:
-            run.span.end(state, error, error_type="lease_lost" if outcome is Outcome.LOST else None)
+            run.span.end(state, error, error_type="lease_lost" if outcome is RunOutcome.LOST else None)
         if self._metrics.is_active:
             is_failure = error is not None and not isinstance(error, Retry | Snooze | Discard)
             self._metrics.record(
@@ -243,7 +242,7 @@ class Settler:
                 type_name(error) if is_failure and error is not None else None,
                 context=None if run.span is None else run.span.context,
             )
-        if outcome is Outcome.COMPLETED:
+        if outcome is RunOutcome.COMPLETED:
             self._log.completed(run, duration_s)
         else:
             self._log.ended(run, outcome, duration_s)
@@ -352,7 +351,7 @@ class Settler:
         self.ended_count += len(runs)
         slots = len(runs)
         for run in runs:
-            if run.error is not None and run.settlement is not None and run.settlement.outcome is Ended.WAIT:
+            if run.error is not None and run.settlement is not None and run.settlement.outcome is Outcome.WAIT:
                 assert run.outcome is not None
                 self._report_end(run, run.outcome, "scheduled", run.duration_s)
                 if run.failure is None and self._is_observed(run.outcome.value):

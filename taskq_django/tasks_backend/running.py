@@ -17,7 +17,7 @@ from taskq_core import Discard, PayloadError, Snooze, Task, TaskContext, TaskHan
 from taskq_core.codec import References
 from taskq_core.handles.attempts import class_path, origin_of, traceback_text
 from taskq_core.tasks.options import TaskOptions, task_options
-from taskq_core.telemetry import Outcome
+from taskq_core.telemetry import RunOutcome
 from taskq_django.app import taskq
 from taskq_django.tasks_backend import framework
 from taskq_django.tasks_backend.codec import REFUSAL, JsonArgumentsCodec
@@ -230,12 +230,12 @@ class RunObserver(Announcer):
 
     def wants_ended(self, outcome: str) -> bool:
         """Return whether a task of the framework is running that may have ended with this outcome."""
-        return bool(_running) and outcome != Outcome.COMPLETED
+        return bool(_running) and outcome != RunOutcome.COMPLETED
 
     def ended(self, context: TaskContext, result: object, error: BaseException | None) -> None:
         """Send `task_finished` if the task is archived. A task that will be retried has not finished."""
         known = _running.pop((context.queue, context.id), None)
-        if known is None or error is None or context.outcome != Outcome.ARCHIVED:
+        if known is None or error is None or context.outcome != RunOutcome.ARCHIVED:
             return
         origin = origin_of(error)
         known.errors.append(StoredTaskError(exception_class_path=class_path(origin), traceback=traceback_text(origin)))

@@ -137,7 +137,7 @@ def settle_and_dequeue(done: Sequence[TaskRun], asked: Operation[Dequeued]) -> O
 
 
 class Outcome(StrEnum):
-    """How the run of an active task ended."""
+    """What the settlement of a run does with its task. See the letters in `settle.lua`."""
 
     DONE = "d"
     COMPLETE = "c"

@@ -18,7 +18,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
 from taskq_core import TaskQ
-from taskq_core.telemetry import Outcome, Tracing, WorkerMetrics
+from taskq_core.telemetry import RunOutcome, Tracing, WorkerMetrics
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer
 
@@ -168,7 +168,7 @@ def test_spans_and_metrics_of_a_run_make_a_bounded_number_of_python_calls() -> N
         token = span.attach()
         context.detach(token)
         span.end("deleted")
-        metrics.record("default", "note", Outcome.COMPLETED, 0.001, context=span.context)
+        metrics.record("default", "note", RunOutcome.COMPLETED, 0.001, context=span.context)
 
     run(0)
     metrics.flush()
@@ -188,7 +188,7 @@ def test_metrics_of_a_batch_make_a_bounded_number_of_python_calls() -> None:
     def settle_dozen() -> None:
         for _ in range(12):
             metrics.waited("default", "note", 0.1)
-            metrics.record("default", "note", Outcome.COMPLETED, 0.001)
+            metrics.record("default", "note", RunOutcome.COMPLETED, 0.001)
         metrics.flush()
 
     settle_dozen()

@@ -24,7 +24,7 @@ from taskq_core.errors import ConfigurationError
 from taskq_core.execution.context import current
 from taskq_core.execution.logs import complete_exported_logs
 from taskq_core.supervisor.config import MEMBER_SHARE
-from taskq_core.telemetry import Outcome, Tracing, WorkerMetrics, configure, flush_at_end, is_log_exporter
+from taskq_core.telemetry import RunOutcome, Tracing, WorkerMetrics, configure, flush_at_end, is_log_exporter
 
 module = importlib.import_module("taskq_core.telemetry.configure")  # the package gives the function under this name
 
@@ -375,8 +375,8 @@ def test_exported_durations_are_those_of_an_sdk_that_gets_each(
         for worker in workers:
             for number, duration_s in enumerate(durations):
                 name = ("email", "report")[number % 2]
-                worker.record("low", name, Outcome.COMPLETED, duration_s)
-                worker.record("low", name, Outcome.COMPLETED, duration_s, context=span.context)
+                worker.record("low", name, RunOutcome.COMPLETED, duration_s)
+                worker.record("low", name, RunOutcome.COMPLETED, duration_s, context=span.context)
                 worker.waited("low", name, duration_s / 3)
         handle.force_flush(60)
         plain.force_flush()

@@ -10,7 +10,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
-from taskq_core.telemetry import ClientMetrics, Outcome, Tracing, WorkerMetrics, names
+from taskq_core.telemetry import ClientMetrics, RunOutcome, Tracing, WorkerMetrics, names
 from taskq_core.telemetry.providers import switch
 
 
@@ -38,8 +38,8 @@ class TestWorker:
         worker = WorkerMetrics(meter_provider=meter_provider)
 
         worker.waited("low", "email", 0.1)
-        worker.record("low", "email", Outcome.COMPLETED, 0.2)
-        worker.record("low", "email", Outcome.COMPLETED, 0.3)
+        worker.record("low", "email", RunOutcome.COMPLETED, 0.2)
+        worker.record("low", "email", RunOutcome.COMPLETED, 0.3)
         before = totals(reader)
         worker.flush()
         after = totals(reader)
@@ -59,14 +59,14 @@ class TestWorker:
         """A task may have taken all memory just then. Counts of one series are lost, the rest is added by the next."""
         worker = WorkerMetrics(meter_provider=meter_provider)
         for name in ("one", "other"):
-            worker.record("low", name, Outcome.COMPLETED, 0.2)
+            worker.record("low", name, RunOutcome.COMPLETED, 0.2)
         assert worker._instruments is not None
         consumed = worker._instruments[names.CLIENT_CONSUMED]
         with patch.object(consumed, "add", side_effect=MemoryError), pytest.raises(MemoryError):
             worker.flush()
 
         for name in ("one", "other"):
-            worker.record("low", name, Outcome.COMPLETED, 0.2)
+            worker.record("low", name, RunOutcome.COMPLETED, 0.2)
         worker.flush()
 
         assert totals(reader)["asynq.tasks.processed"] == 3
@@ -79,13 +79,13 @@ class TestWorker:
         monkeypatch.setattr(switch, "meter_provider", lambda: current[0])
         worker = WorkerMetrics()
         for _ in range(3):
-            worker.record("low", "email", Outcome.COMPLETED, 0.2)
+            worker.record("low", "email", RunOutcome.COMPLETED, 0.2)
             worker.waited("low", "email", 0.1)
             worker.flush()
 
         current[0] = meter_provider
         worker.flush()
-        worker.record("low", "email", Outcome.COMPLETED, 0.2)
+        worker.record("low", "email", RunOutcome.COMPLETED, 0.2)
         worker.waited("low", "email", 0.1)
         worker.flush()
 
@@ -110,7 +110,7 @@ class TestWorker:
         self, meter_provider: MeterProvider, reader: InMemoryMetricReader
     ) -> None:
         worker = WorkerMetrics(meter_provider=meter_provider, server=("redis.example", 6379))
-        worker.record("low", "email", Outcome.RETRIED, 0.2, "ValueError")
+        worker.record("low", "email", RunOutcome.RETRIED, 0.2, "ValueError")
 
         worker.flush()
 
@@ -136,22 +136,22 @@ class TestWorker:
     @pytest.mark.parametrize(
         ("outcome", "error_type", "counted"),
         [
-            (Outcome.COMPLETED, None, {"processed"}),
-            (Outcome.RETRIED, "ValueError", {"processed", "failed", "retried"}),
-            (Outcome.RETRIED, None, {"processed", "retried"}),
-            (Outcome.ARCHIVED, "ValueError", {"processed", "failed"}),
-            (Outcome.ARCHIVED, None, {"processed", "failed"}),
-            (Outcome.DISCARDED, None, {"processed"}),
-            (Outcome.SNOOZED, None, set()),
-            (Outcome.REQUEUED, "CancelledError", set()),
-            (Outcome.LOST, "lease_lost", set()),
+            (RunOutcome.COMPLETED, None, {"processed"}),
+            (RunOutcome.RETRIED, "ValueError", {"processed", "failed", "retried"}),
+            (RunOutcome.RETRIED, None, {"processed", "retried"}),
+            (RunOutcome.ARCHIVED, "ValueError", {"processed", "failed"}),
+            (RunOutcome.ARCHIVED, None, {"processed", "failed"}),
+            (RunOutcome.DISCARDED, None, {"processed"}),
+            (RunOutcome.SNOOZED, None, set()),
+            (RunOutcome.REQUEUED, "CancelledError", set()),
+            (RunOutcome.LOST, "lease_lost", set()),
         ],
     )
     def test_outcomes_are_mapped_to_metrics(
         self,
         meter_provider: MeterProvider,
         reader: InMemoryMetricReader,
-        outcome: Outcome,
+        outcome: RunOutcome,
         error_type: str | None,
         counted: set[str],
     ) -> None:
@@ -169,7 +169,7 @@ class TestWorker:
     ) -> None:
         worker = WorkerMetrics(meter_provider=meter_provider, max_series=10)
         for number in range(100):
-            worker.record("low", f"type-{number}", Outcome.RETRIED, 0.2, f"Error{number}")
+            worker.record("low", f"type-{number}", RunOutcome.RETRIED, 0.2, f"Error{number}")
 
         worker.flush()
 
@@ -184,7 +184,7 @@ class TestWorker:
         span = Tracing(tracer_provider=provider).start_consumer("low", "email", "1", retried=0, max_retry=1, headers={})
         worker = WorkerMetrics(meter_provider=meter_provider)
 
-        worker.record("low", "email", Outcome.COMPLETED, 0.2, context=span.context)
+        worker.record("low", "email", RunOutcome.COMPLETED, 0.2, context=span.context)
 
         data = reader.get_metrics_data()
         assert data is not None
@@ -209,12 +209,12 @@ class TestWorker:
         self, meter_provider: MeterProvider, reader: InMemoryMetricReader
     ) -> None:
         worker = WorkerMetrics()
-        worker.record("low", "email", Outcome.COMPLETED, 0.2)
+        worker.record("low", "email", RunOutcome.COMPLETED, 0.2)
         was_active = worker.is_active
 
         metrics.set_meter_provider(meter_provider)
         worker.flush()
-        worker.record("low", "email", Outcome.COMPLETED, 0.2, context=Context())
+        worker.record("low", "email", RunOutcome.COMPLETED, 0.2, context=Context())
         worker.flush()
 
         assert (was_active, worker.is_active) == (False, True)
@@ -308,7 +308,7 @@ def test_the_environment_selects_old_or_new_names_or_both(
     worker = WorkerMetrics(meter_provider=meter_provider)
 
     ClientMetrics(meter_provider=meter_provider).sent("low", "email", duration_s=0.1)
-    worker.record("low", "email", Outcome.COMPLETED, 0.2)
+    worker.record("low", "email", RunOutcome.COMPLETED, 0.2)
     worker.flush()
 
     data = reader.get_metrics_data()

@@ -9,7 +9,7 @@ from taskq_core import BrokerUnavailableError, Discard, Retry, SkipRetry, Snooze
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.scripts import load
 from taskq_core.clock import SYSTEM_CLOCK
-from taskq_core.telemetry import Outcome
+from taskq_core.telemetry import RunOutcome
 from taskq_core.wire import QueueKeys, TaskMessage
 from taskq_core.wire.tallies import HOUR_S, OTHER_TYPES, TYPES_MOST, TypeCounters
 from taskq_core.worker.run import Run
@@ -121,7 +121,7 @@ async def test_workers_store_counters_while_they_run(
     await until(lambda: sum(each.processed for each in handed_in(redis_server, queue).values()) == 50)
 
 
-def ended(queue: QueueKeys, name: str, duration_s: float, outcome: Outcome = Outcome.COMPLETED) -> Run:
+def ended(queue: QueueKeys, name: str, duration_s: float, outcome: RunOutcome = RunOutcome.COMPLETED) -> Run:
     run = Run(queue, "id", TaskMessage(type=name), 0.0)
     run.outcome, run.duration_s = outcome, duration_s
     return run
