@@ -5,8 +5,9 @@
     python -m scripts.docs --check-only    only check the links of a site that exists
 
 The script collects the pages and the generated API pages in FOLDER/docs. Sphinx turns them into HTML and treats each
-warning as an error. Then the script checks every link, anchor and picture in the HTML. The build fails on a broken link
-and on anything that a page would load from another site. Nothing is downloaded.
+warning as an error. The site also has each page as Markdown, and `llms.txt`. Then the script checks every link, anchor
+and picture in the HTML. The build fails on a broken link and on anything that a page would load from another site.
+Nothing is downloaded.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scripts.docs import checking, staging
+from scripts.docs import checking, markdown, staging
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -24,10 +25,13 @@ def build(stage: Path, site: Path) -> int:
     """Collect the pages and run Sphinx. Return its exit status."""
     for folder in (stage, site):
         shutil.rmtree(folder, ignore_errors=True)
-    staging.stage(ROOT, stage)
+    sections = staging.stage(ROOT, stage)
     options = ("--builder", "html", "--fail-on-warning", "--keep-going", "--quiet", "--jobs", "2")
     command = (sys.executable, "-m", "sphinx", *options, "--doctree-dir", str(stage / "doctrees"))
-    return subprocess.call((*command, str(stage / "pages"), str(site)), cwd=ROOT)
+    status = subprocess.call((*command, str(stage / "pages"), str(site)), cwd=ROOT)
+    if status == 0:
+        markdown.write(stage / "pages", site, sections)
+    return status
 
 
 def main() -> int:

@@ -17,8 +17,8 @@ _ROOT_PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.
 """Pages outside of docs/ that are part of the site: file in the repository, and its name in the site."""
 
 
-def stage(root: Path, folder: Path) -> None:
-    """Write all input of Sphinx.
+def stage(root: Path, folder: Path) -> dict[str, list[str]]:
+    """Write all input of Sphinx. Return the pages by section.
 
     Args:
         root: The repository.
@@ -49,6 +49,7 @@ def stage(root: Path, folder: Path) -> None:
     here = Path(__file__).parent
     _write(pages / "_static" / "site.css", (here / "site.css").read_text(encoding="utf-8"))
     shutil.copy(here / "conf.py", pages / "conf.py")
+    return sections
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """The site of the documentation is built without a warning."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,8 +35,33 @@ def test_the_site_is_built_whole_and_works_without_a_server(tmp_path: Path) -> N
     inherited = ("TaskQ.schedule", "Task.using", "Workflow.delay")
     assert not [each for each in ("TaskArgumentsError", *inherited) if each not in reference]
     assert "/taskq/queues/" in (site / "reference/http-api.html").read_text()
+    check_markdown(site)
     if find_chromium() is not None or os.environ.get("CI"):
         look_at(site)
+
+
+def check_markdown(site: Path) -> None:
+    """Each page exists as Markdown too, `llms.txt` names it once, and its links lead to files of the site."""
+    index = (site / "llms.txt").read_text()
+    listed = re.findall(r"^- \[[^\]]+\]\(([^)]+)\): \S", index, re.MULTILINE)
+    made = {path.relative_to(site).as_posix() for path in site.rglob("*.md")}
+
+    assert index.startswith("# taskq\n\n> taskq is a task queue for Django and FastAPI.")
+    assert sorted(listed) == sorted(made - {"index.md"})
+    assert {Path(name).with_suffix(".html") for name in made} <= {
+        path.relative_to(site) for path in site.rglob("*.html")
+    }
+    broken = [
+        f"{name}: {target}"
+        for name in made
+        for target in re.findall(r"\]\(([^()\s#]+)[^()\s]*\)", without_code((site / name).read_text()))
+        if not re.match(r"[a-z]+:", target) and not (site / name).parent.joinpath(target).exists()
+    ]
+    assert not broken
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^(`{3,}|~{3,}).*?^\1|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def look_at(site: Path) -> None:
