@@ -137,7 +137,7 @@ SECRETS = re.compile(
 
 
 def test_no_example_compares_a_secret_in_a_time_that_tells_of_it() -> None:
-    """Who reads it will copy it; `hmac.compare_digest` takes as long for each guess."""
+    """Readers copy examples, so these use `hmac.compare_digest`, which takes as long for each guess."""
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("example_project/**/*.py")]
 
     found = [
