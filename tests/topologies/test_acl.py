@@ -217,7 +217,7 @@ def test_without_lists_a_priority_is_refused_before_anything_is_stored(server: R
 
 
 def test_a_user_with_several_roles(server: RedisServer) -> None:
-    """A worker of one queue that enqueues into another queue."""
+    """The user is a worker of one queue that enqueues into another queue."""
     url = create_user(server, "worker")
     create_user(server, "producer", "--queue", "other", "--user", "worker", "--keep")
     with closing(TaskQ(url, enqueue_timeout=60)) as app:
