@@ -56,7 +56,7 @@ def anchors(page: Path) -> frozenset[str]:
 
 
 def test_files_named_on_pages_exist() -> None:
-    """Tests and scripts that a page names in backticks. The changelog is history and may name what is gone."""
+    """The test covers tests and scripts in backticks. The changelog is history and may name what is gone."""
     named = {
         (str(page.relative_to(ROOT)), path)
         for page in PAGES
