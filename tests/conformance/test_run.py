@@ -106,7 +106,7 @@ class TestDequeue:
         assert broker.dequeue(limit=0, call=2) == []
 
     def test_a_late_dequeue_after_its_cancellation_hands_out_nothing(self, broker: Broker) -> None:
-        """For example a request that waited in Redis on an abandoned connection."""
+        """An example is a request that waited in Redis on an abandoned connection."""
         assert broker.dequeue(limit=0, call=7) == []
         broker.enqueue("a", "b")
         before = broker.dump()

@@ -42,7 +42,7 @@ def test_a_released_permit_can_be_acquired_again(broker: Broker) -> None:
 
 @rows(("at_s", "is_free"), [(9, False), (10, False), (11, True)])
 def test_a_holder_counts_through_the_second_of_its_deadline(broker: Broker, at_s: int, is_free: bool) -> None:
-    """As in Go, where scores up to a second before now are dropped."""
+    """Go also drops only scores of at least a second before now."""
     acquire(broker, "a", limit=1, until_s=NOW_S + 10)
 
     assert acquire(broker, "b", limit=1, at_s=at_s) is is_free

@@ -114,7 +114,7 @@ def test_the_tests_of_the_pages_on_durable_tasks_pass(tmp_path: Path) -> None:
 
 @pytest.mark.redis
 def test_people_answer_durable_tasks_as_their_page_says(tmp_path: Path, redis_server: RedisServer) -> None:
-    """By a link of a Django site, whose view streams the output, and by one of a FastAPI app."""
+    """People answer by a link of a Django site, whose view streams the output, and by a link of a FastAPI app."""
     write_files(ROOT / "docs/how-to/durable-tasks.md", tmp_path)
     (tmp_path / "shop" / "__init__.py").touch()
 
@@ -281,7 +281,7 @@ def test_the_fastapi_code_of_the_readme_runs(tmp_path: Path, redis_server: Redis
 
 @pytest.mark.redis
 def test_a_full_queue_and_a_silent_redis_are_answered_as_the_page_says(tmp_path: Path) -> None:
-    """503 with a time to try again; from FastAPI for either, and once the circuit is open at once."""
+    """FastAPI answers 503 with a time to try again in both cases, and at once if the circuit is open."""
     write_files(ROOT / "docs/how-to/limit-tasks.md", tmp_path)
 
     with RedisServer() as server:
@@ -400,7 +400,7 @@ async def test_the_handlers_of_the_how_to_run_what_came_from_elsewhere(
 async def test_the_middleware_of_the_how_to_carries_the_tenant(
     redis_server: RedisServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From the one who enqueues to the run, and who is nobody is refused."""
+    """The run gets the tenant of its caller. An enqueue without a tenant is refused."""
     page = run_blocks("how-to/write-middleware.md")
     taskq: TaskQ = page["taskq"]
     seen: list[str] = []
@@ -448,7 +448,7 @@ def test_the_group_of_the_how_to_becomes_one_task(tmp_path: Path, redis_server: 
 
 
 def test_the_entries_of_the_how_to_are_what_the_page_says(tmp_path: Path) -> None:
-    """Those of its first file, of its settings, of its later blocks and of its provider."""
+    """The entries come from the page's first file, its settings, its later blocks and its provider."""
     page = ROOT / "docs/how-to/schedule-periodic-tasks.md"
     write_files(page, tmp_path)
     code = "\n".join(block.text for block in blocks(page) if block.language == "python" and "# shop/" not in block.text)
@@ -565,7 +565,7 @@ def test_the_page_on_dependencies_says_what_happens(tmp_path: Path, redis_server
 
 
 def test_the_tests_of_the_page_on_tests_in_django_pass(tmp_path: Path) -> None:
-    """By Django's own runner and by pytest."""
+    """Django's own runner and pytest both run the tests of the page."""
     write_files(ROOT / "docs/how-to/test-django-tasks.md", tmp_path)
     (tmp_path / "shop" / "__init__.py").touch()
     (tmp_path / "shop_settings.py").write_text(

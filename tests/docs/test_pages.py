@@ -56,7 +56,7 @@ def anchors(page: Path) -> frozenset[str]:
 
 
 def test_files_named_on_pages_exist() -> None:
-    """Tests and scripts that a page names in backticks. The changelog is history and may name what is gone."""
+    """The test covers tests and scripts in backticks. The changelog is history and may name what is gone."""
     named = {
         (str(page.relative_to(ROOT)), path)
         for page in PAGES
@@ -137,7 +137,7 @@ SECRETS = re.compile(
 
 
 def test_no_example_compares_a_secret_in_a_time_that_tells_of_it() -> None:
-    """Who reads it will copy it; `hmac.compare_digest` takes as long for each guess."""
+    """Readers copy examples, so these use `hmac.compare_digest`, which takes as long for each guess."""
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("example_project/**/*.py")]
 
     found = [

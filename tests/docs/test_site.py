@@ -19,9 +19,9 @@ if not os.environ.get("CI"):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_site_is_built_whole_and_works_without_a_server(tmp_path: Path) -> None:
-    """As `make docs`: a warning is an error; links, anchors and pictures are followed. Then it is looked at from disk.
+    """The build runs like `make docs`: it treats warnings as errors, and follows links, anchors and pictures.
 
-    One test, for the build takes most of its time.
+    The site is then opened from disk. This is one test, because the build takes most of its time.
     """
     command = (sys.executable, "-m", "scripts.docs", "--to", str(tmp_path))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=570, check=False)

@@ -24,7 +24,7 @@ def quiet() -> Iterator[None]:
 
 
 async def test_a_task_takes_as_many_bytes_as_the_page_says(quiet: None) -> None:
-    """Within a quarter: releases of Redis differ, and few tasks are measured here."""
+    """The test allows a quarter more or less, because releases of Redis differ and it measures few tasks."""
     rows = table(PAGE, "Bytes of a task")
     for kind, size in (("pending", "1 KiB"), ("archived", "100 B"), ("completed", "100 B")):
         column = list(SCRIPT["SIZES"]).index(size)

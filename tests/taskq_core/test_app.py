@@ -126,7 +126,7 @@ class TestLife:
     def test_ended_event_loops_leave_no_connection(
         self, redis_server: RedisServer, wait_for_closes: Callable[[], None]
     ) -> None:
-        """Many loops one after another: connections end with their loop, without a ResourceWarning or `aclose`."""
+        """Connections end with their loop, without a ResourceWarning or `aclose`. Many loops run one after another."""
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
 

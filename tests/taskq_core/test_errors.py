@@ -67,7 +67,7 @@ CLASSES = [
 
 @rows("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_every_error_survives_pickling_and_copying(kind: type[BaseException]) -> None:
-    """Same class, text and facts, as needed between processes."""
+    """Copies have the same class, text and facts, so that an error can be passed between processes."""
     error = kind(*ARGUMENTS.get(kind.__name__, ("a text",)))
 
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):

@@ -61,7 +61,7 @@ async def test_steps_are_drawn_and_listed_and_too_many_only_listed(taskq: TaskQ)
 
 
 async def test_a_retried_step_shows_its_attempts_and_its_error(taskq: TaskQ) -> None:
-    """Tests the list of steps, the page of the step, and a member of a group."""
+    """The test covers the list of steps, the page of the step, and a member of a group."""
 
     @taskq.task(name="fail", max_retry=7)
     def fail() -> None:

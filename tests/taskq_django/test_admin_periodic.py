@@ -496,7 +496,7 @@ class TestPermissions:
 
 
 def test_the_mixin_works_with_another_model_admin() -> None:
-    """The page on top of a themed `ModelAdmin`, whose templates are used."""
+    """The page uses the templates of a themed `ModelAdmin`."""
 
     class Themed(BaseAdmin):
         change_list_template = "themed.html"

@@ -356,7 +356,7 @@ def test_an_action_changes_nothing_before_its_confirmation(
 
 
 def test_the_confirmation_of_emptying_shows_the_number_of_tasks(operator: Client, redis: RedisServer) -> None:
-    """Tests selected queues in the list, all matching queues, and the page of one queue."""
+    """The test covers selected queues in the list, all matching queues, and the page of one queue."""
     enqueue("a", count=3)
     enqueue("b", count=4)
     enqueue("c", count=5)

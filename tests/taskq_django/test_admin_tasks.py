@@ -307,7 +307,7 @@ def test_the_columns_show_the_fields_of_a_run(pages: Callable[..., str], monkeyp
 
 
 def test_the_newest_tasks_come_first(pages: Callable[..., str], redis: RedisServer) -> None:
-    """Tests the list of all states and queues, and the list of one state."""
+    """The test covers the list of all states and queues, and the list of one state."""
     handles = [enqueue(queue=queue) for queue in ("default", "low", "default")]
     for number, handle in enumerate(handles):  # two of them may have been enqueued in the same millisecond
         put(redis, handle, "pending", headers={"taskq-enqueued": str(1_700_000_000_000 + number)})

@@ -251,7 +251,7 @@ def test_the_page_draws_the_graph_and_lists_the_steps(viewer: Client, redis: Red
 def test_a_retried_step_shows_its_attempts_and_its_error(
     viewer: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tests the graph, the list of steps, and the members of a group."""
+    """The test covers the graph, the list of steps, and the members of a group."""
     monkeypatch.setattr(taskq, "_tasks", {})
 
     @taskq.task(name="fail", max_retry=7)

@@ -388,7 +388,7 @@ class TestTheSetting:
 
     @pytest.mark.django_db
     def test_the_transaction_of_a_test_case_counts_as_committed(self) -> None:
-        """Tests the transactions of pytest-django's `db` and of Django's `TestCase`."""
+        """The test covers the transactions of pytest-django's `db` and of Django's `TestCase`."""
         Group.objects.create(name="a")
 
         with transaction.atomic():

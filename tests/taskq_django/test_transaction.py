@@ -116,7 +116,7 @@ def test_a_full_queue_refuses_at_the_commit(
 def test_the_error_of_a_failed_enqueue_at_the_commit_mentions_the_outbox(
     settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Tests one task, a batch and a workflow: each is lost, and the log explains how to use the outbox."""
+    """The test loses one task, a batch and a workflow. The log explains each time how to use the outbox."""
     settings.TASKQ = {**settings.TASKQ, "URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     with caplog.at_level(logging.ERROR, "django.db.backends.base"), transaction.atomic():

@@ -175,7 +175,7 @@ def stuff(server: RedisServer, queues: int, tasks: int, groups: int) -> None:
 async def test_the_cost_of_a_scrape_depends_only_on_the_number_of_queues(
     app: TaskQ, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the calls nor what the scripts do inside Redis."""
+    """This holds for the calls, and for the work of the scripts inside Redis."""
     calls: list[str] = []
     run = AsyncRunner.run
 
@@ -315,7 +315,7 @@ async def test_workers_and_schedulers_are_exported(app: TaskQ, start: Runner) ->
 
 
 async def test_runs_of_workers_are_exported(app: TaskQ, start: Runner) -> None:
-    """From a task to its series, with nothing made up between."""
+    """A real worker runs the tasks, so no count in Redis is made up by the test."""
 
     @app.task(name="real", retention=600)
     async def real() -> None: ...

@@ -237,7 +237,7 @@ def test_annotations_can_be_strings(taskq: TaskQ, run: Any) -> None:
 
 
 def test_an_annotation_can_be_a_type_alias(taskq: TaskQ, run: Any) -> None:
-    """`type SessionDep = ...`, as from Python 3.12 on."""
+    """Python 3.12 and later have such aliases: `type SessionDep = ...`."""
 
     class Alias:
         """Python stores annotations like this."""

@@ -109,7 +109,7 @@ async def test_the_worker_runs_tasks_of_the_app_and_reports_readiness(server: Re
 async def test_a_failed_worker_is_reported_and_replaced(
     taskq: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever it dies of. No task is lost."""
+    """This holds for every cause of the failure, and no task is lost."""
     monkeypatch.setattr(background, "FIRST_PAUSE_S", 0.2)
     now_s = 0.0
     monkeypatch.setattr(background, "time", SimpleNamespace(monotonic=lambda: now_s, sleep=time.sleep))

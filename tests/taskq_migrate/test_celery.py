@@ -134,7 +134,7 @@ NEW_HEAD = HEAD.replace("from celery import shared_task", "from shop.queue impor
 
 
 def test_a_call_is_translated_or_marked(tmp_path: Path, subtests: pytest.Subtests) -> None:
-    """None: it stays as it was, below a comment."""
+    """If the expected text is None, the call stays unchanged below a comment."""
     cases = [
         ("f.delay(1)", "f.delay(1)"),
         ("f.apply_async()", "f.delay()"),
@@ -463,7 +463,7 @@ def test_routes_that_match_no_task_are_marked(tmp_path: Path, subtests: pytest.S
 
 
 def test_code_without_celery_is_not_changed(tmp_path: Path, subtests: pytest.Subtests) -> None:
-    """In a file that has nothing to do with tasks."""
+    """The file has nothing to do with tasks."""
     for before in [
         "pool.apply_async(print, (1,))",
         "class A:\n    def delay(self): ...\n    def retry(self): ...",
@@ -593,7 +593,7 @@ def test_a_class_of_an_app_is_marked(tmp_path: Path) -> None:
 
 
 def test_calls_of_a_task_that_stays_with_celery_are_not_changed(tmp_path: Path) -> None:
-    """Also in another file; and its periodic entry is left out."""
+    """This includes calls in another file. The periodic entry of the task is left out."""
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "settings.py").write_text(
         "CELERY_BEAT_SCHEDULE = {'a': {'task': 'shop.tasks.f', 'schedule': 60}, 'b': {'task': 'x.g', 'schedule': 60}}\n"
@@ -833,7 +833,7 @@ def django_project(tmp_path: Path, **files_: str) -> dict[str, str]:
 
 
 def test_a_django_project_gets_its_settings_in_one_place(tmp_path: Path) -> None:
-    """Settings of the app, periodic tasks of its signal, queues, time limits, and the zone that Celery used."""
+    """These are settings of the app, periodic tasks of its signal, queues, time limits, and Celery's time zone."""
     new = django_project(
         tmp_path,
         settings="""

@@ -115,7 +115,7 @@ async def test_the_screen_refreshes_automatically(opened: Open, enqueued: Put, c
 async def test_one_refresh_ends_before_the_next_begins(
     opened: Open, enqueued: Put, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    """However slow Redis is."""
+    """This holds however slow Redis is."""
     enqueued("a")
     at_once = looks = held = 0
     answers = asyncio.Event()

@@ -89,7 +89,7 @@ async def test_a_result_that_was_too_large_is_explained(opened: Open, enqueued: 
 
 @pytest.mark.nightly
 async def test_payloads_can_be_hidden(opened: Open, failing: TaskHandle[Any]) -> None:
-    """With all that may hold arguments: results, tracebacks, messages of progress, and headers of limits."""
+    """Results, tracebacks, progress messages and limit headers are hidden too, because they may contain arguments."""
     async with at(opened, failing, payloads=False) as person:
         await person.sees("Payload", "hidden", "acme")
         for secret in ("grace@example.com", '"tried"', "line 41", "third recipient"):

@@ -84,7 +84,7 @@ def denied(server: RedisServer) -> set[str]:
 
 class TestRights:
     def test_a_worker_role_permits_an_application_to_do_everything(self, server: RedisServer) -> None:
-        """Enqueue in every way, run tasks, fail, fire a schedule, read everything and act on tasks."""
+        """The application enqueues in every way, runs tasks, fires a schedule, reads everything and acts on tasks."""
         app = TaskQ(url_of(server, "worker"), defaults={"retention": 60}, enqueue_timeout=60)
 
         @app.periodic("@every 1s")

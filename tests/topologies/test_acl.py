@@ -217,7 +217,7 @@ def test_without_lists_a_priority_is_refused_before_anything_is_stored(server: R
 
 
 def test_a_user_with_several_roles(server: RedisServer) -> None:
-    """A worker of one queue that enqueues into another queue."""
+    """The user is a worker of one queue that enqueues into another queue."""
     url = create_user(server, "worker")
     create_user(server, "producer", "--queue", "other", "--user", "worker", "--keep")
     with closing(TaskQ(url, enqueue_timeout=60)) as app:
@@ -339,7 +339,7 @@ def test_the_rules_for_redis_6_2_permit_what_the_documentation_lists(server: Red
 
 
 def test_a_producer_cannot_list_delete_pause_or_dequeue(server: RedisServer) -> None:
-    """Tests these four attacks with taskq's own classes."""
+    """The test tries these four attacks with taskq's own classes."""
     store_as_admin(server)
     with closing(TaskQ(create_user(server, "producer"), enqueue_timeout=60)) as app:
         before = server.contents()

@@ -78,7 +78,7 @@ async def test_a_redis_that_comes_back_empty() -> None:
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_truncated_append_only_file_contains_only_complete_tasks(program: str) -> None:
-    """As after a power loss: only the last tasks are missing, and no task is incomplete."""
+    """A power loss truncates the file like this. Only the last tasks are missing, and no task is incomplete."""
     ids = [f"{number:03}" for number in range(200)]
     with (
         RedisServer(appendonly=True, options={"appendfsync": "always"}, binary=PROGRAMS[program]) as server,

@@ -345,7 +345,7 @@ def test_nothing_changes_while_text_is_selected(page: Page, requests: list[str])
 def test_failed_refreshes_are_repeated_less_often(
     operator: Visitor, page: Page, requests: list[str], inspector: Inspector
 ) -> None:
-    """After 5 s, then 10, 20 and 40 s. After a success the interval is normal again."""
+    """The page repeats a failed refresh after 5, 10, 20 and 40 s. After a success the interval is normal again."""
     operator.expect_errors("Failed to load resource")
     enqueue("first")
     page.goto(QUEUES)

@@ -46,7 +46,7 @@ def test_each_state_has_its_list(site: Site, page: Page, scene: Scene) -> None:
     "address", ["queue?name=mail&state=retry", "queue?name=mail&state=archived", "tasks", "failed"]
 )
 def test_actions_are_visible_without_scrolling_the_table(site: Site, page: Page, scene: Scene, address: str) -> None:
-    """In a window of ordinary width."""
+    """The table fits into a window of ordinary width, so it has no horizontal scroll bar."""
     page.goto(site.at(address))
     expect(rows(page, "#tasks").first).to_be_visible()
 

@@ -186,7 +186,7 @@ def test_the_image_contains_only_locked_packages() -> None:
 
 
 def test_the_guides_give_a_worker_the_time_it_needs_to_stop() -> None:
-    """Units, numbers in the text, and the rule that they follow."""
+    """The test checks the times in units and in the text, and the rule that they follow."""
     given = [
         (page.name, int(number))
         for page in (ROOT / "docs/how-to").glob("*.md")

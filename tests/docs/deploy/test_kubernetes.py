@@ -110,7 +110,7 @@ def test_probes_ask_for_health(objects: Objects) -> None:
 
 
 def test_prometheus_and_nobody_else_reaches_the_exporter(objects: Objects) -> None:
-    """It is open to whoever does, so the policy has to say who."""
+    """The exporter runs with `--open`, so the network policy must name who may connect."""
     (container,) = _pod(objects["Deployment", "exporter"])["containers"]
     policy = objects["NetworkPolicy", "studio-metrics"]["spec"]
     (rule,) = policy["ingress"]

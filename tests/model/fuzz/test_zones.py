@@ -71,7 +71,7 @@ def zones() -> dict[tuple[int, ...], str]:
 @pytest.mark.timeout(1800)  # for all zones
 @pytest.mark.parametrize("share", [20, pytest.param(1, marks=pytest.mark.nightly)])
 def test_every_clock_change_in_every_zone(share: int) -> None:
-    """Checks one of twenty zones, and all zones in the nightly suite."""
+    """The test checks one of twenty zones, and all zones in the nightly suite."""
     checked = 0
     for spec, fires in SPECS.items():
         for (_, *moments), name in list(zones().items())[::share]:

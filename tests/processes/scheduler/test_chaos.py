@@ -185,7 +185,7 @@ def check(swarm: Swarm, taker: Taker) -> float:
 @pytest.mark.redis
 @pytest.mark.slow
 def test_each_firing_comes_exactly_once(redis_server: RedisServer, swarm: Callable[..., Swarm]) -> None:
-    """Uses a lease of two seconds, so that many leaders change in a short time."""
+    """The lease lasts two seconds, so that many leaders change in a short time."""
     taker = Taker(redis_server)
     found = swarm(leader_lease=2)
     torment(found, taker, lasting_s=20, frozen_s=3.5)

@@ -498,7 +498,7 @@ def test_an_ignored_sighup_stays_ignored(run: Any, app: TaskQ, arguments: tuple[
 
 
 def test_sighup_to_all_processes_starts_a_rolling_restart(run: Any, app: TaskQ) -> None:
-    """For example with `pkill -HUP`. The processes continue until they are replaced."""
+    """`pkill -HUP` sends the signal to all processes. They continue until they are replaced."""
     workers = run()
     (pid,) = workers.pids()
 

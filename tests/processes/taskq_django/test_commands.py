@@ -62,7 +62,7 @@ def hang() -> None:
 
 @pytest.mark.slow
 def test_blocking_code_that_a_coroutine_waits_for_does_not_delay_the_exit(project: Project, redis: RedisServer) -> None:
-    """For example a query without a response: Python would wait for its thread, while another worker has the task."""
+    """An example is a query without a response. Python would wait for its thread, while another worker has the task."""
     project.configure("TASKQ |= {'SHUTDOWN_GRACE': 0.1}\n")
     project.tasks.write_text(HANGING)
     app = TaskQ(redis.unix_url, enqueue_timeout=30)

@@ -64,7 +64,7 @@ def test_without_the_framework_the_package_to_install_is_named() -> None:
 
 
 def test_a_task_in_a_script_has_the_name_that_a_worker_imports(tmp_path: Path) -> None:
-    """As for other tasks of taskq: `__main__` is a different module in each process."""
+    """`__main__` is a different module in each process, so the name uses the file name of the script."""
     script = tmp_path / "nightly.py"
     script.write_text(
         "import django\n"

@@ -194,7 +194,7 @@ def test_a_rolling_deploy_under_load_runs_each_task_once(
 def test_a_task_that_kills_its_worker_is_archived_in_the_end(
     app: TaskQ, start_process: Start, redis_server: RedisServer
 ) -> None:
-    """By exit, segmentation fault or abort. It is archived after `max_retry + 1` runs, and other tasks complete."""
+    """The task exits, crashes or aborts. It is archived after `max_retry + 1` runs, and other tasks complete."""
     killers = {"exit": 9, "segfault": -signal.SIGSEGV, "abort": -signal.SIGABRT}
     poisons, neighbours = {}, []
     workers: dict[str, WorkerProcess] = {}

@@ -38,7 +38,7 @@ class TestChecking:
 
 class TestWorker:
     async def test_redis_becomes_unavailable_and_comes_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Not ready, with a reason without the password; later ready again."""
+        """The worker is not ready during the outage, with a reason without the password. Later it is ready again."""
         monkeypatch.setattr(health, "CHECK_EVERY_S", 0.05)
         monkeypatch.setattr(health, "CHECK_AGAIN_S", 0.05)
         with RedisServer(tcp=True, password="hunter2") as server:

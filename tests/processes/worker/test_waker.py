@@ -27,7 +27,7 @@ def calls(server: RedisServer) -> int:
 async def test_an_idle_worker_of_many_queues_sends_no_more_commands_than_one_of_a_hundred(
     app: TaskQ, start: Runner, redis_server: RedisServer
 ) -> None:
-    """Compares the commands of several periods of all services, once the work of the start is done.
+    """The test compares the commands of several periods of all services, once the work of the start is done.
 
     Connections do not grow with the queues either.
     """

@@ -452,7 +452,7 @@ class TestConnections:
 
 
 async def test_a_wrong_estimate_of_the_servers_clock_is_corrected(runner: AsyncRunner) -> None:
-    """As after a jump of the clock: the script refuses the deadline, and the runner sends the request again."""
+    """The script refuses the wrong deadline, and the runner sends the request again with a correct one."""
     lane = ReceiptSlot("lane")
     for number, wrong_s in enumerate((-3600, 3600)):
         runner.endpoint.learn_time(int(time.time() + wrong_s) * 1000, time.monotonic())

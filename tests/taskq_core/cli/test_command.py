@@ -91,5 +91,4 @@ def test_the_help_describes_options_and_signals(capsys: pytest.CaptureFixture[st
 
 
 def test_every_command_has_the_name_of_its_table_entry() -> None:
-    """Under its own name, with its verbs."""
     assert {name: command.name for name, command in root.commands.items()} == {name: name for name in root.commands}

@@ -194,7 +194,7 @@ def test_contradicting_options_are_refused(run: Run, options: tuple[str, ...], t
 
 
 def test_it_uses_the_application_of_a_framework(app: TaskQ, redis_server: RedisServer, damaged: str) -> None:
-    """With a separate session, as `manage.py taskq doctor --fix` runs it."""
+    """`manage.py taskq doctor --fix` runs the command like this, with a separate session."""
     said = io.StringIO()
     session = Session(app, stdout=said)
 

@@ -118,7 +118,7 @@ def sampled(filled: TaskQ, redis_server: RedisServer, clock: Clock) -> int:
 
 
 def test_history_prints_samples(run: Run, run_json: RunJson, sampled: int) -> None:
-    """The newest first on a terminal, in the order of time as JSON."""
+    """The table on a terminal starts with the newest sample. JSON lists the samples in the order of time."""
     low, default = run_json("queue", "history", "low", "default", "--last", "1h")["queues"]
     table = run("queue", "history", "low", "default", "--last", "1h").stdout.splitlines()
 

@@ -259,7 +259,7 @@ def test_find_prints_matching_tasks(run: Run, run_json: RunJson, app: TaskQ) -> 
 def test_a_long_search_continues_in_steps(
     run: Run, run_json: RunJson, app: TaskQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a bar that moves; bounds and cursor are those of the whole."""
+    """A progress bar shows the steps. The limits and the cursor are those of the whole search."""
     ids = [enqueue(app, name=f"t{number % 5}", run_after=60 + number) for number in range(25)]
     told: list[tuple[int, int]] = []
 
@@ -548,7 +548,7 @@ def test_a_task_that_waits_for_a_limit_names_that_limit(run: Run, run_json: RunJ
 
 
 def test_tasks_can_be_named_by_arguments_or_options(run: Run, app: TaskQ) -> None:
-    """Ids by arguments or `--id`, the task to enqueue by an argument or `--name`, a delay by `--after`."""
+    """Ids are arguments or `--id`, the task to enqueue is an argument or `--name`, and `--after` gives a delay."""
     run("task", "enqueue", "shop:ship", "-l", "{}", "--id", "one", "--after", "10m")
     run("task", "enqueue", "--name", "shop:ship", "-l", "{}", "--id", "two", "--at", "2040-01-01T00:00:00Z")
     nothing = run("task", "enqueue", "--id", "three", status=2)

@@ -69,7 +69,7 @@ def field(server: RedisServer, handle: TaskHandle[Any], name: str) -> bytes | No
 
 class TestStoredTasks:
     async def test_a_task_is_stored_as_asynq_stores_it(self, app: Application, redis_server: RedisServer) -> None:
-        """Message, state, list and the set of queues, as Asynq has them."""
+        """Message, state, list and the set of queues are the same as those of Asynq."""
         task = app.taskq.remote("email:deliver", queue="critical", max_retry=5, timeout=30, retention=60)
 
         handle = await app.send(task.s(to="a@b.c"))

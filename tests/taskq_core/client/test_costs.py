@@ -141,7 +141,10 @@ _NOT_OF_A_RUN = ("/broker/stream.py",)
 
 @pytest.mark.nightly  # a busy machine can disturb a worker
 def test_a_run_makes_a_bounded_number_of_python_calls(redis_server: RedisServer) -> None:
-    """The task is an empty coroutine and the worker has no telemetry. Measures the cost of 1,500 additional runs."""
+    """The task is an empty coroutine and the worker has no telemetry.
+
+    The test measures the cost of 1,500 additional runs.
+    """
     calls = []
     for count in (500, 2_000):
         app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
@@ -157,7 +160,7 @@ def test_a_run_makes_a_bounded_number_of_python_calls(redis_server: RedisServer)
 
 
 def test_spans_and_metrics_of_a_run_make_a_bounded_number_of_python_calls() -> None:
-    """Counts only the calls that taskq makes in addition to OpenTelemetry's own."""
+    """The test counts only the calls that taskq makes in addition to OpenTelemetry's own."""
     tracing = Tracing(tracer_provider=TracerProvider())
     metrics = WorkerMetrics(meter_provider=MeterProvider(metric_readers=[InMemoryMetricReader()]))
 

@@ -283,7 +283,7 @@ def test_an_empty_payload_is_an_empty_object() -> None:
 
 
 def test_payloads_written_by_go_are_decoded(email: ArgumentsCodec) -> None:
-    """Spaces, any order, integers for floats, nanoseconds and offsets."""
+    """The payload has spaces, fields in any order, an integer for a float, nanoseconds and a UTC offset."""
 
     def function(at: datetime, ratio: float) -> None:
         pass
@@ -348,7 +348,7 @@ def test_a_call_with_invalid_arguments_is_refused(
 
 
 def test_several_missing_arguments_are_listed() -> None:
-    """As Python lists them."""
+    """The error lists missing arguments in the same words as Python."""
 
     def function(a: int, b: int, c: int, *, d: int, e: int) -> None:
         pass
@@ -651,7 +651,7 @@ def test_an_ambiguous_union_is_refused() -> None:
 
 
 def test_a_string_annotation_is_resolved_in_the_module() -> None:
-    """As `from __future__ import annotations` leaves it."""
+    """`from __future__ import annotations` turns annotations into strings."""
     assert codec_for("Point | None").decode(b'{"value":{"x":1}}') == {"value": Point(1)}
 
 
@@ -676,7 +676,7 @@ def test_a_string_annotation_is_resolved_in_the_enclosing_function() -> None:
 
 
 def test_an_unresolvable_name_is_reported() -> None:
-    """Also one imported for type checkers only."""
+    """This includes a name that is imported for type checkers only."""
     with pytest.raises(TaskDefinitionError) as caught:
         codec_for("list[Nowhere]")
     assert str(caught.value) == (

@@ -292,7 +292,7 @@ def test_unknown_values_are_reported_to_a_user_without_permission(good: RedisSer
 
 
 def test_the_documented_permissions_are_sufficient(good: RedisServer) -> None:
-    """For a client, a worker and the doctor, which finds nothing that is missing."""
+    """A client, a worker and the doctor work with them, and the doctor reports no missing permission."""
     page = (ROOT / "docs/how-to/set-up-redis.md").read_text(encoding="utf-8")
     (rules,) = re.findall(r"^ACL SETUSER shop on >password (.*)$", page, re.MULTILINE)
     app = as_ada(good, *rules.split())

@@ -457,7 +457,7 @@ def test_another_prefix_is_repaired(redis_server: RedisServer, monkeypatch: pyte
 
 
 def test_unusual_names_are_repaired(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names that mean something in a pattern, and one whose keys begin as another queue's."""
+    """The test uses names with pattern characters, and a queue whose keys begin like those of another queue."""
     monkeypatch.setattr("taskq_core.repair.reconcile.RECHECK_S", 0)
     app = TaskQ(redis_server.unix_url, prefix="a*[b]?", enqueue_timeout=30)
     for name in ("x*[y]", "d}:t:e"):
@@ -473,7 +473,7 @@ def test_unusual_names_are_repaired(redis_server: RedisServer, monkeypatch: pyte
 
 
 def test_a_full_store_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over its memory limit too: every script begins with a write that Redis never refuses."""
+    """A repair works over the memory limit, because every script begins with a write that Redis never refuses."""
     monkeypatch.setattr("taskq_core.repair.reconcile.RECHECK_S", 0)
     with RedisServer(options={"maxmemory-policy": "noeviction"}) as server:
         bench = Bench(server)

@@ -233,7 +233,7 @@ def test_named_loops_can_be_reordered_between_releases(app: TaskQ, tasks: Captur
 
 @pytest.mark.parametrize("items", [1, 2, 3, 4, 5, 6, 7])
 def test_a_nested_loop_continues(app: TaskQ, tasks: Captured, items: int) -> None:
-    """Wherever it is stopped: the inner loop goes on with its own next item, and begins anew with each outer one."""
+    """The inner loop continues with its next item wherever it was stopped, and starts anew with each outer item."""
     seen: list[Any] = []
 
     @app.task(name="go")

@@ -47,7 +47,7 @@ def sizes(redis_server: RedisServer) -> dict[str, int]:
 async def test_all_tasks_of_a_state_are_deleted(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, state: TaskState
 ) -> None:
-    """With their unique locks and, where it was the last, the name of their group; the others stay."""
+    """Their unique locks are deleted too, and the name of a group without tasks. Other tasks stay."""
     for _ in range(CHUNK + 5):
         enqueue(**WAYS[state], unique_for=60)
     others = [enqueue(**options).id for other, options in WAYS.items() if other is not state]
@@ -93,7 +93,7 @@ async def test_all_pending_tasks_are_archived_within_the_limits(
 async def test_tasks_enqueued_during_the_action_are_not_changed(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, state: TaskState
 ) -> None:
-    """Not even tasks that are due before the others."""
+    """This includes tasks that are due before the others."""
     for _ in range(3 * CHUNK):
         enqueue(**WAYS[state])
     came: list[str] = []

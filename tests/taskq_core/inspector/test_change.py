@@ -223,7 +223,7 @@ class TestUpdatePayload:
     async def test_a_changed_payload_moves_the_unique_lock(
         self, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
     ) -> None:
-        """With the time it had left, and under the name that another task of the new payload asks for."""
+        """The lock keeps its remaining time. Another task with the new payload is refused."""
         handle = enqueue(unique_for=3600)
         old, _ = lock_of(redis_server)
         redis_server.client.pexpire(old, 1_000_000)
@@ -368,7 +368,7 @@ def test_a_change_without_a_reply_is_not_sent_again(
 
 
 async def test_archive_respects_the_limits_of_the_archive(redis_server: RedisServer) -> None:
-    """Per queue, by number and age; what goes is deleted whole."""
+    """Each queue has a limit by number and age. The data of tasks over the limit is deleted."""
     archive = {"MAX_TASKS": 3, "MAX_AGE": timedelta(days=1), "QUEUES": {"low": {"MAX_TASKS": 1}}}
     app = TaskQ(redis_server.unix_url, archive=archive, enqueue_timeout=30)
     inspector = Inspector(app)
@@ -388,7 +388,7 @@ async def test_archive_respects_the_limits_of_the_archive(redis_server: RedisSer
 
 
 async def test_a_worker_respects_the_limits_of_the_archive(redis_server: RedisServer) -> None:
-    """Those of the settings, for tasks that fail for good."""
+    """The limits of the settings apply to tasks that fail for good."""
     app = TaskQ(redis_server.unix_url, archive={"MAX_TASKS": 2}, enqueue_timeout=30)
 
     @app.task(name="fails", max_retry=0)

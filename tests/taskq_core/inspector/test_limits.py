@@ -70,7 +70,7 @@ async def test_an_unknown_queue_is_refused(ask: Ask, method: str) -> None:
 
 
 async def test_a_task_names_the_limit_that_it_waits_for(app: TaskQ, ask: Ask, enqueue: Enqueue) -> None:
-    """Not that it starts in the year 9999, where tools of Asynq find it. One that means that second does start then."""
+    """It has no start, although Asynq's tools show the year 9999. A task scheduled for that second has this start."""
     never = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
     runs = enqueue(concurrency=(2, Concurrency(1, name="ftp: a", key="to")))
     enqueue(rate_limit=RateLimit("1/h", name="sms: b"))

@@ -191,7 +191,7 @@ def test_an_outage_at_the_start_raises(app: TaskQ, enqueue: Enqueue) -> None:
 async def test_an_action_on_a_searched_id_changes_only_the_tasks_that_the_search_shows(
     ask: Ask, app: TaskQ, redis_server: RedisServer
 ) -> None:
-    """Not the tasks that have the id in their payload."""
+    """Tasks that have the id in their payload do not change."""
     redis_server.client.sadd("asynq:queues", "default")
     job = app.remote("job")
     parent = app.client.enqueue(job.s(to="x"))

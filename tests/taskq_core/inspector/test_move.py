@@ -346,7 +346,7 @@ async def test_a_delayed_caller_may_send_a_copy_until_a_minute_after_the_deletio
 async def test_the_original_of_an_interrupted_move_can_be_deleted_later(
     app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
-    """For example because its move is too old to be continued. Its unique lock is then free."""
+    """Its move may be too old to be continued. The deletion releases its unique lock."""
     task_id = enqueue(unique_for=600).id
     archived(app, task_id, "aa", seconds_ago=121)
 
@@ -543,7 +543,7 @@ async def test_a_missing_reply_leaves_the_original_archived(
 async def test_all_tasks_of_a_state_move(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, options: dict[str, Any]
 ) -> None:
-    """In order; one whose id is taken stays."""
+    """Tasks move in order. A task whose id is taken in the other queue stays."""
     moving = [enqueue(**options).id for _ in range(150)]
     enqueue("low", task_id="7")
     enqueue(task_id="7", **options)
@@ -613,7 +613,7 @@ async def test_a_damaged_record_does_not_run_a_task(
 
 
 async def test_a_task_with_very_many_fields_moves(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
-    """Whoever put them there; Lua passes on only some thousands at once."""
+    """Another program may have added them. Lua passes only some thousands of arguments at once."""
     task_id = enqueue().id
     fields = {f"field-{number}": str(number) for number in range(10_000)}
     redis_server.client.hset(f"asynq:{{default}}:t:{task_id}", mapping=fields)

@@ -52,7 +52,7 @@ async def test_a_running_worker_is_shown_with_its_task(app: TaskQ, enqueue: Enqu
 
 
 async def test_many_servers_are_listed_in_order(ask: Ask, redis_server: RedisServer) -> None:
-    """Also when there are more than one call reads, and what cannot be read is left out."""
+    """One call cannot read all of these servers. Unreadable records are left out."""
     client = redis_server.client
     for number in range(600):
         info = ServerInfo(host="h", pid=number, server_id=f"s{number}", concurrency=1)

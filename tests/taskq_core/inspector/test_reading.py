@@ -107,7 +107,7 @@ async def test_pages_of_tasks_start_with_the_next_to_run(app: TaskQ, ask: Ask) -
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 100])
 async def test_a_page_can_span_queues_and_states(app: TaskQ, ask: Ask, page_size: int) -> None:
-    """State by state, and queue by queue within one; no task is missed or shown twice."""
+    """Tasks are ordered by state, and by queue within a state. No task is missed or shown twice."""
     later = [enqueue(app, "a", run_after=60), enqueue(app, "b", run_after=60)]
     now = [enqueue(app, "a"), enqueue(app, "a"), enqueue(app, "b")]
     seen: list[str] = []
@@ -122,7 +122,7 @@ async def test_a_page_can_span_queues_and_states(app: TaskQ, ask: Ask, page_size
 
 
 async def test_tasks_in_groups_are_listed_by_group(app: TaskQ, ask: Ask) -> None:
-    """Only so, since a page over all groups would have no order."""
+    """The queue and group are required, because a page over all groups would have no order."""
     enqueue(app)
     members = [enqueue(app, aggregate="digest") for _ in range(3)]
     enqueue(app, aggregate="other")
@@ -313,7 +313,7 @@ async def test_an_undecodable_task_is_returned_with_a_problem(app: TaskQ, ask: A
 
 
 async def test_a_time_beyond_the_calendar_does_not_hide_a_task(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
-    """Whoever wrote it; the task is shown without, and a search goes on behind it."""
+    """Another program may have written it. The task is listed without the time, and a search continues after it."""
     first, second = enqueue(app, task_id="a", run_after=60), enqueue(app, task_id="b", run_after=60)
     redis_server.client.zadd("asynq:{default}:scheduled", {first.id: "+inf", second.id: "+inf"})
 

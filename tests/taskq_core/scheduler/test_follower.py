@@ -144,7 +144,7 @@ async def test_every_run_and_the_next_firing_are_recorded_in_the_table(
 async def test_a_change_in_this_process_applies_at_once(
     app: TaskQ, start: Runner, work: Callable[..., PeriodicTask]
 ) -> None:
-    """Long before the next look."""
+    """The scheduler does not wait for its next read of the table."""
     table = Table()
     table.every_s = 600
     app.timetable.tables.append(table)
@@ -307,7 +307,7 @@ async def test_the_next_leader_records_runs_that_the_last_one_did_not(
     work: Callable[..., PeriodicTask],
     clock: Clock,
 ) -> None:
-    """Also where nothing more is due for long."""
+    """The new leader does not wait for its next firing."""
     entry = work("@every 1h")
     looker.set_mark(entry, looker.now_s() - HOUR)
     table = Table(entry)
@@ -332,7 +332,7 @@ async def test_the_next_leader_records_runs_that_the_last_one_did_not(
 async def test_a_firing_without_a_run_is_not_counted_and_advances_the_next_firing(
     app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask], clock: Clock
 ) -> None:
-    """As where the task of an earlier one is still there."""
+    """An example is a firing whose id is taken by the task of an earlier firing."""
     table = Table(work(task_id="one"))
     app.timetable.tables.append(table)
     fired = Fired()

@@ -111,7 +111,7 @@ class TestScheduler:
         await until(lambda: _is(scheduler, (200, "ready")))
 
     async def test_readiness_follows_an_outage_of_redis(self, clock: Clock) -> None:
-        """Red with a reason and without the password; green again by itself."""
+        """The scheduler reports a reason without the password, and becomes ready again by itself."""
         with RedisServer(password="hunter2") as server, Relay(server.socket_path) as relay:
             app = TaskQ(relay.url.replace("redis://", "redis://:hunter2@"))
             app.schedule("@every 1h", app.remote("work"))

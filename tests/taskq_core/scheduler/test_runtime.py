@@ -112,7 +112,7 @@ async def test_programs_with_and_without_the_task_fire_an_added_schedule_once(
 
 
 async def test_a_listing_shows_the_changed_schedule(app: TaskQ, start: Runner, clock: Clock) -> None:
-    """Also before the schedulers have announced the change."""
+    """It shows the change even before the schedulers have announced it."""
     inspector, task = Inspector(app), app.remote("report")
     inspector.add_schedule(PeriodicTask("@hourly", task.s(day=1), id="a"))
     await start()

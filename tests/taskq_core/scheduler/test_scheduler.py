@@ -36,7 +36,7 @@ class TestFiring:
     async def test_a_firing_is_enqueued_in_its_second(
         self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
     ) -> None:
-        """As a plain task under an id that every scheduler would give it."""
+        """The firing is a plain task, with an id that every scheduler would give it."""
 
         @app.periodic("* * * * * *", id="beat")
         @app.task(name="beat")
@@ -72,7 +72,7 @@ class TestFiring:
     async def test_entries_of_the_setting_schedule_are_enqueued(
         self, redis_server: RedisServer, start: Runner, looker: Looker
     ) -> None:
-        """Tasks registered here and tasks of another program."""
+        """Entries may name tasks that are registered here and tasks of another program."""
         app = TaskQ(
             redis_server.url,
             schedule={
@@ -140,7 +140,7 @@ class TestCatchUp:
     async def test_missed_firings_follow_the_catch_up_policy(
         self, app: TaskQ, start: Runner, looker: Looker, policy: str, count: int, clock: Clock
     ) -> None:
-        """Of a spec whose last firing is long enough ago, whenever the test runs."""
+        """The last firing of the spec is long enough ago, whenever the test runs."""
 
         @app.task(name="work")
         def work() -> None: ...
@@ -176,7 +176,7 @@ class TestCatchUp:
     async def test_an_entry_with_many_missed_firings_does_not_delay_others(
         self, app: TaskQ, start: Runner, looker: Looker
     ) -> None:
-        """In one queue, where one batch has room for a hundred firings."""
+        """Both entries share one queue. One batch holds at most a hundred firings."""
 
         @app.task(name="work")
         def work() -> None: ...
@@ -512,7 +512,7 @@ class TestHooks:
     async def test_hooks_of_simultaneous_firings_run_concurrently(
         self, app: TaskQ, start: Runner, looker: Looker
     ) -> None:
-        """However long one takes: fifty firings wait for it once, not fifty times."""
+        """Fifty firings wait for a slow hook once, not fifty times."""
         told = 0
         all_told = asyncio.Event()
 
@@ -614,7 +614,7 @@ class TestHooks:
     async def test_a_middleware_that_blocks_all_threads_is_retried(
         self, app: TaskQ, start: Runner, looker: Looker, monkeypatch: pytest.MonkeyPatch, clock: Clock
     ) -> None:
-        """Not all the time, although each attempt fails at once. When a thread is free again, the firing comes."""
+        """Attempts are spaced, although each fails at once. When a thread is free again, the firing is enqueued."""
         released = threading.Event()
 
         class Hanging(Middleware):
@@ -694,7 +694,7 @@ class TestHooks:
     async def test_a_queue_that_accepts_no_task_does_not_delay_others(
         self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture, clock: Clock
     ) -> None:
-        """One whose key holds something else: its firings come when that is gone."""
+        """A key of another type blocks the queue. Its firings are enqueued when the key is gone."""
         bad = looker.keys.queue("bad")
         looker.raw.set(bad.pending, "no list")
         app.schedule("* * * * * *", app.remote("work"), id="broken", queue="bad")
@@ -806,7 +806,7 @@ class TestTrouble:
     async def test_several_schedulers_that_believe_to_lead_enqueue_once(
         self, app: TaskQ, start: Runner, looker: Looker, clock: Clock
     ) -> None:
-        """Whatever becomes of the lease, and though the tasks are taken and gone at once."""
+        """The test keeps deleting the lease and the enqueued tasks, whose ids are then free again."""
 
         @app.periodic("* * * * * *", id="beat")
         @app.task(name="beat")
@@ -896,7 +896,7 @@ class TestTrouble:
 async def test_each_firing_starts_a_separate_trace(
     app: TaskQ, start: Runner, looker: Looker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though the scheduler itself may run inside a span."""
+    """This holds even if the scheduler runs inside a span."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))

@@ -126,7 +126,7 @@ def test_calls_after_the_end_are_refused(threads: DaemonThreads) -> None:
 def test_a_failed_start_of_a_thread_is_raised_to_the_caller(
     threads: DaemonThreads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unless there is one already, which takes the call."""
+    """If there is a thread already, it takes the call instead."""
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start"):

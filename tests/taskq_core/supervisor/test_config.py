@@ -62,7 +62,7 @@ def test_one_process_without_limits_needs_no_supervisor() -> None:
 
 
 def test_one_process_with_limits_has_a_supervisor(monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests) -> None:
-    """Of `auto`, it is replaced on SIGHUP: what that does must not depend on the cores of the machine."""
+    """A signal has the same effect with `auto` on a machine with one core as on any other."""
     for options in [{"max_tasks": 100}, {"max_memory": "300MB"}, {"processes": "auto"}]:
         with subtests.test(options=options):
             monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)

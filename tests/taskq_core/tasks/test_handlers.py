@@ -90,7 +90,7 @@ class TestRefusals:
             taskq.handler(pattern)
 
     def test_a_missing_pattern_is_refused(self, taskq: TaskQ) -> None:
-        """The decorator without brackets."""
+        """The decorator is used without a call."""
         with pytest.raises(TaskDefinitionError, match=r'@taskq\.handler\("email:"\), got <function'):
             taskq.handler(_handle)  # type: ignore[arg-type]  # the point of the test
 
@@ -113,7 +113,7 @@ class TestRefusals:
         assert taskq.find_handler("email:x").name == "email:"
 
     def test_the_name_of_a_task_is_refused_as_a_pattern(self, taskq: TaskQ) -> None:
-        """In whichever order: a handler of exactly that name would never run."""
+        """This holds in either order, because a handler with exactly that name would never run."""
 
         @taskq.task(name="a")
         def task() -> None: ...
@@ -179,7 +179,7 @@ class TestRefusals:
 
 class TestOptions:
     def test_options_of_a_handler_override_the_defaults(self) -> None:
-        """Also after the settings have changed."""
+        """Changed settings apply to the options that the handler does not set."""
         taskq = TaskQ(defaults={"retry_delay": 5, "no_retry_on": ValueError})
         taskq.handler("a", retry_delay=[1, 2])(_handle)
         handler = taskq.find_handler("a")

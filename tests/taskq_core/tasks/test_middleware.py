@@ -99,7 +99,7 @@ class TestCalls:
         assert app.stored(f"{handle.id}.t-group.1").headers["seen"] == "a"
 
     async def test_middleware_runs_in_the_order_application_queue_task(self, app: Application) -> None:
-        """Each in the order of registration, whatever was registered in between."""
+        """Within each kind, middleware runs in the order of registration."""
         taskq = app.taskq
         task = taskq.remote("email:send", queue="mail")
         taskq.use(Labelling("5"), task=task)
@@ -136,7 +136,7 @@ class TestCalls:
         assert app.stored(handle.id, "slow").headers["seen"] == "slow"
 
     async def test_middleware_can_change_arguments(self, app: Application) -> None:
-        """By name, however they were given; what does not fit is refused as ever."""
+        """It changes arguments by name, however the caller passed them. Invalid ones are refused as usual."""
         taskq = app.taskq
 
         @taskq.task(name="t")
@@ -187,7 +187,7 @@ class TestCalls:
         assert dict(task.options.headers) == {"a": "1"}
 
     async def test_middleware_added_later_applies_to_the_next_call(self, app: Application) -> None:
-        """Also for clients taken before."""
+        """This includes clients that were used before."""
         task = app.taskq.remote("t")
         before = await app.send(task.s())
         app.taskq.use(Labelling("x"))
@@ -246,7 +246,7 @@ class TestNothingIsAsked:
 
 class TestUse:
     def test_an_invalid_middleware_is_refused(self) -> None:
-        """Before anything changes."""
+        """The refusal leaves the application's middleware unchanged."""
         taskq = TaskQ()
         wrong: Any
         for wrong in (Labelling, object(), lambda call: call):

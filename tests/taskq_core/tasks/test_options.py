@@ -40,7 +40,7 @@ BERLIN = timezone(timedelta(hours=1))
 
 class TestDefaults:
     def test_defaults_apply_without_options(self) -> None:
-        """Asynq's defaults: queue `default`, 25 retries, 30 minutes, nothing kept."""
+        """The defaults are those of Asynq: queue `default`, 25 retries, 30 minutes, and no retention."""
         options = TaskOptions()
 
         assert (options.queue, options.max_retry, options.timeout_s, options.deadline_s) == ("default", 25, 1800, 0)
@@ -186,7 +186,7 @@ class TestChecks:
         assert TaskOptions(is_failure=judge).is_failure is judge
 
     def test_an_invalid_error_filter_is_refused(self) -> None:
-        """When the option is given, not when the first task fails."""
+        """The error is raised when the option is given, not when the first task fails."""
 
         async def coroutine(error: BaseException) -> bool:
             return True

@@ -14,7 +14,7 @@ ERROR = ValueError("x")
 
 @rows("retried", [0, 1, 5, 24])
 def test_none_uses_the_default_delay_of_asynq(retried: int) -> None:
-    """`n**4 + 15 + rand{0..29} * (n + 1)` seconds."""
+    """The delay is `n**4 + 15 + rand{0..29} * (n + 1)` seconds."""
     policy = as_policy(None)
 
     for _ in range(200):
@@ -89,7 +89,7 @@ async def _coroutine(retried: int, error: BaseException) -> float:
     ],
 )
 def test_a_function_with_other_parameters_is_refused(policy: Any, message: str) -> None:
-    """When the option is given, not when the first task fails."""
+    """The error is raised when the option is given, not when the first task fails."""
     with pytest.raises(ConfigurationError) as caught:
         as_policy(policy)
 

@@ -130,7 +130,7 @@ def test_a_row_can_name_a_task_of_another_program(app: TaskQ) -> None:
 
 @pytest.mark.parametrize("line", [{"interval": timedelta(seconds=90)}, {"cron": "@every 90s"}])
 def test_an_interval_starts_at_its_start_or_at_the_creation_of_the_row(app: TaskQ, line: dict[str, Any]) -> None:
-    """So that its firings are known to everybody, and a scheduler that starts changes none."""
+    """All programs can then compute its firings, and a scheduler that starts changes none."""
     later = NOW + timedelta(hours=1)
 
     made = entry_of(row(**line), app.tasks, app.remote)

@@ -95,7 +95,7 @@ class TestOption:
         assert str(refused.value).startswith(problem)
 
     def test_a_task_refuses_options_that_do_not_match_it(self, fake_redis: Any) -> None:
-        """When it is made, with the task and the nearest parameter named; also by way of `using` and the defaults."""
+        """The error is raised when the task is defined, also by `using` and defaults. It suggests a parameter."""
         taskq = TaskQ(fake_redis)
 
         def send(account: int, text: str) -> None: ...
@@ -136,7 +136,7 @@ class TestOption:
 @pytest.mark.redis
 class TestWhatCounts:
     async def test_all_arguments_create_the_lock_of_asynq(self, shop: Shop, redis_server: RedisServer) -> None:
-        """So a Go producer that asks for the same uniqueness of the same payload is excluded, and excludes."""
+        """Producers in Go and Python exclude each other if they enqueue the same payload with this uniqueness."""
         handle = await shop.send(shop.index.using(unique=Unique()).s(page=1, text="a"))
 
         (lock,) = redis_server.client.scan_iter("asynq:{default}:unique:*")
@@ -163,7 +163,7 @@ class TestWhatCounts:
         await shop.send(task.s(page=2, text="b"))
 
     async def test_without_arguments_the_task_name_determines_the_lock(self, shop: Shop) -> None:
-        """One task of this name; others, and other queues, are not concerned."""
+        """A queue holds one task of this name. Other names and other queues are not affected."""
         task = shop.index.using(unique=Unique(args=()))
         await shop.send(task.s(1))
 
@@ -278,7 +278,7 @@ class TestConflicts:
 
 @pytest.mark.redis
 def test_the_lock_moves_with_a_changed_payload(taskq: TaskQ, redis_server: RedisServer) -> None:
-    """The one of the arguments that count."""
+    """The lock changes only if an argument changes that determines it."""
     task = taskq.remote("t", unique=Unique(args=["a"]))
     handle = task.delay(a=1, b=1)
     other = task.delay(a=2, b=1)

@@ -56,7 +56,7 @@ def test_an_assertion_with_a_signature_matches_exactly_this_call(tasks: Captured
 
 
 def test_a_default_equals_its_value(tasks: Captured, send: Any) -> None:
-    """Whether it was written or left out, on either side."""
+    """It does not matter whether the call or the assertion leaves the default out."""
     send.delay("a@b.c")
     send.delay("a@b.c", subject="Hi")
 

@@ -93,7 +93,7 @@ class TestWhereTasksGo:
             note.delay()
 
     def test_handles_work_after_the_application_was_closed_inside_the_block(self, taskq: TaskQ) -> None:
-        """As the lifespan of an app does at its end."""
+        """The lifespan of an app closes its application like this."""
         with capture(taskq):
             handle = taskq.remote("note").delay()
             taskq.close()
@@ -102,7 +102,7 @@ class TestWhereTasksGo:
             assert asyncio.run(handle.arefresh()).state is TaskState.PENDING
 
     def test_handles_do_not_work_after_the_block(self, taskq: TaskQ) -> None:
-        """Neither from a store that is gone, nor from Redis, which never had them."""
+        """The store of the block is gone, and Redis never had the tasks."""
         with capture(taskq):
             closed = taskq.remote("note").delay()
             taskq.close()
@@ -285,7 +285,7 @@ class TestRun:
             assert handle.result(timeout=60) == 8
 
     async def test_coroutines_run_all_kinds_of_tasks(self, taskq: TaskQ) -> None:
-        """A coroutine on the running loop, a plain function off it."""
+        """A coroutine runs on the running loop, and a plain function runs outside of it."""
         loops: list[Any] = []
 
         @taskq.task(name="coroutine", retention=60)

@@ -37,7 +37,7 @@ def app(request: pytest.FixtureRequest) -> Iterator[TaskQ]:
 
 
 def test_drain_runs_pending_tasks(app: TaskQ) -> None:
-    """Plain functions in the worker's threads, coroutines on its loop."""
+    """Plain functions run in the worker's threads, coroutines on its loop."""
 
     @app.task(name="plain")
     def plain(n: int) -> list[Any]:

@@ -98,7 +98,7 @@ def test_durable_tasks_work_with_drain(taskq: TaskQ, publish: Any, calls: list[s
 
 
 async def test_a_blocking_step_in_a_coroutine_is_refused(taskq: TaskQ) -> None:
-    """As in a worker, so that a test finds it."""
+    """A worker refuses the step too, so a test finds the mistake."""
 
     @taskq.task(retention=60, max_retry=0)
     async def wrong(context: TaskContext) -> None:

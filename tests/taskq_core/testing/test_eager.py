@@ -336,7 +336,7 @@ def test_permanent_eager_mode_stores_no_runs_and_logs_failures(
 
 
 def test_propagates_raises_the_failure_in_delay(taskq: TaskQ, fail: Any) -> None:
-    """And not once more at the end of the block. It says which task it comes from."""
+    """The error is raised once, not again at the end of the block. A note names the task."""
     with eager(taskq, propagates=True) as tasks, pytest.raises(ValueError, match="attempt 1") as caught:
         fail.delay()
 

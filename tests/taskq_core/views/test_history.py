@@ -71,7 +71,7 @@ async def test_reading_several_days_costs_one_command_per_queue(ask: Ask, comman
 
 @rows(("failed", "processed", "rate"), [(0, 0, None), (0, 4, 0.0), (1, 4, 0.25), (4, 4, 1.0), (5, 4, 1.0)])
 def test_the_error_rate_is_relative_to_all_runs(failed: int, processed: int, rate: float | None) -> None:
-    """Of counters that were read one after the other, too."""
+    """The rate is at most 1, because the two counters are not read at the same time."""
     assert error_rate(failed, processed) == rate
     assert DailyStats(day=date(2030, 1, 1), processed=processed, failed=failed).error_rate == rate
     assert DailyStats(day=date(2030, 1, 1), processed=processed, failed=failed).succeeded == max(0, processed - failed)

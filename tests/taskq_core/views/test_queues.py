@@ -186,7 +186,7 @@ async def test_data_read_by_an_inspector_have_the_same_form(app: TaskQ) -> None:
 async def test_the_number_of_redis_commands_does_not_grow_with_the_tasks(
     app: TaskQ, ask: Ask, commands_of: Callable[..., Any], method: str, arguments: tuple[str, ...]
 ) -> None:
-    """Counted from where every sample is full."""
+    """The first measurement has enough tasks to fill every sample."""
     enqueue(app, count=300)
     enqueue(app, count=300, run_after=60)
     await ask(method, *arguments)  # loads the scripts

@@ -197,7 +197,7 @@ async def test_a_search_reports_its_progress_and_can_be_continued(
 async def test_a_search_of_large_tasks_ends_at_its_limit_of_bytes(
     app: TaskQ, redis_server: RedisServer, infos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that ten thousand large ones do not fill the memory of a web server."""
+    """Otherwise ten thousand large tasks could fill the memory of a web server."""
     store(redis_server, *(f"{number:03}" for number in range(40)), payload=b"x" * 100_000)
     store(redis_server, "a", queue="low")
     counted = infos()
@@ -254,7 +254,7 @@ async def test_an_undecodable_task_is_found_by_its_id_and_bytes(
 async def test_a_task_keeps_its_id_if_its_message_names_another(
     ask: Ask, redis_server: RedisServer, infos: Any
 ) -> None:
-    """Or who deletes it would delete the other."""
+    """Otherwise deleting it would delete the other task."""
     store(redis_server, "other", queue="low")
     store(redis_server, "liar", payload=b"lie")
     message = build_message(id="other", queue="low", type="t", payload=b"lie")

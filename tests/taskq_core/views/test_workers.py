@@ -73,7 +73,7 @@ async def test_with_strict_priority_weights_are_an_order_instead_of_shares(ask: 
 
 
 async def test_fields_that_a_worker_does_not_report_are_unknown(ask: Ask, redis_server: RedisServer) -> None:
-    """A time no calendar holds, no queues, no start of a task: it is listed as any other."""
+    """The worker reports an invalid time, no queues, and no start of a task. It is listed like any other."""
     appear(redis_server, start_time_ns=400_000_000_000 * S, running=runs("t1"))
     appear(redis_server, pid=8, start_time_ns=None, queues={"low": 0})
 

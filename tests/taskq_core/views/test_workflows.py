@@ -84,7 +84,7 @@ def test_avoidable_crossings_of_lines_are_avoided() -> None:
 
 
 def test_lines_do_not_cross_boxes() -> None:
-    """And all that lead to one step share a lane."""
+    """All lines that lead to one step share a lane."""
     chain = {f"s{number}": (f"s{number - 1}",) if number else () for number in range(9)}
     drawing = drawn(**chain, alarm=tuple(chain))
     boxes = [(box.x, box.y) for box in drawing.boxes]

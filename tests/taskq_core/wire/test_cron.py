@@ -270,7 +270,7 @@ class TestBounded:
         assert bounded.anchor(5, 9) == 9
 
     def test_an_interval_starts_at_its_given_start(self) -> None:
-        """Wherever one begins to look."""
+        """This holds for a search from any time."""
         bounded = Bounded(parse_schedule("@every 90s"), self.NOON, self.NOON + 360)
 
         for moment_s, expected in ((0, [0, 90, 180, 270]), (self.NOON, [90, 180, 270]), (self.NOON + 100, [180, 270])):
@@ -391,7 +391,7 @@ CHANGES = [
 def test_fires_in_every_minute_that_matches(
     change: tuple[str, str], before_s: int, minutes: Field, hours: Field, days: Field, months: Field, weekdays: Field
 ) -> None:
-    """Two days around a change of the UTC offset, minute by minute."""
+    """The test checks each minute of two days around a change of the UTC offset."""
     zone, moment = change
     start_s = unix(moment) - before_s
     end_s = start_s + 2 * 86_400
@@ -415,7 +415,7 @@ def test_fires_in_every_minute_that_matches(
 def test_fires_in_every_second_that_matches(
     change: tuple[str, str], before_s: int, seconds: Field, minutes: Field, hours: Field
 ) -> None:
-    """Half an hour near a change of the UTC offset, second by second."""
+    """The test checks each second of half an hour near a change of the UTC offset."""
     zone, moment = change
     start_s = unix(moment) - before_s
     end_s = start_s + 1800
@@ -435,7 +435,7 @@ def test_fires_in_every_second_that_matches(
     start=st.dates(date(1970, 1, 2), date(2150, 1, 1)),
 )
 def test_fires_on_the_first_day_that_matches(days: Field, months: Field, weekdays: Field, start: date) -> None:
-    """Day by day, until the fifth year after that of the start has ended."""
+    """The test checks each day until the end of the fifth year after the year of the start."""
     spec = f"30 4 {days[0]} {months[0]} {weekdays[0]}"
     start_s = unix(f"{start}T04:30:00+00:00")  # its own day does not count any more
     every_day = (start + timedelta(days=number) for number in range(1, (date(start.year + 6, 1, 1) - start).days))

@@ -76,7 +76,7 @@ def test_records_of_go_are_read(row: dict[str, Any]) -> None:
 
 @rows("row", ROWS, ids=lambda row: f"{row['kind']}: {row['name']}")
 def test_the_messages_keep_every_field_of_go(row: dict[str, Any]) -> None:
-    """Also a running task's payload, which our records leave out."""
+    """This includes the payload of a running task, which taskq's own records omit."""
     message = getattr(asynq_pb2, row["kind"])
     data = bytes.fromhex(row["hex"])
 

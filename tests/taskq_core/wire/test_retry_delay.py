@@ -64,7 +64,7 @@ def test_strict_order_is_fixed(row: dict[str, Any]) -> None:
 
 
 def test_many_queues_are_drawn_in_proportion() -> None:
-    """More queues than the table of orders holds."""
+    """There are more queues than the table of orders holds."""
     weights = {f"q{number}": number for number in range(1, 9)}
     order, draws = QueueOrder(weights, False, random.Random(7)), 20_000
 

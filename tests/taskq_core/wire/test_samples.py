@@ -62,7 +62,7 @@ def test_any_bytes_are_read_without_an_error(data: bytes) -> None:
 
 
 def test_a_negative_number_is_stored_as_zero() -> None:
-    """For example a counter that was set to a negative number by hand."""
+    """An example is a counter that was set to a negative number by hand."""
     assert QueueSample.decode(QueueSample(at_s=5, processed=-3).encode()) == QueueSample(at_s=5)
 
 

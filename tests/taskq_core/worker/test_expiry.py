@@ -134,7 +134,7 @@ def test_invalid_expiry_options_are_refused(app: TaskQ) -> None:
 def test_an_expiring_task_has_a_deadline_for_go_one_timeout_after_its_expiry(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """A whole timeout after the expiry; a deadline that was given stays."""
+    """The deadline is a whole timeout after the expiry. An explicit deadline stays."""
 
     @app.task(timeout=30)
     def work() -> None: ...

@@ -274,7 +274,7 @@ def test_a_skip_retry_reason_is_converted_to_text() -> None:
 
 
 def test_the_default_delay_equals_asynqs(subtests: pytest.Subtests) -> None:
-    """n^4 + 15 + rand{0..29} * (n + 1) seconds."""
+    """The delay is n^4 + 15 + rand{0..29} * (n + 1) seconds."""
     for retried in [0, 1, 5, 24]:
         with subtests.test(retried=retried):
             for _ in range(50):
@@ -284,7 +284,6 @@ def test_the_default_delay_equals_asynqs(subtests: pytest.Subtests) -> None:
 
 
 def test_a_retry_delay_policy_gives_the_delay_of_each_failure(subtests: pytest.Subtests) -> None:
-    """The delay by failures so far."""
     for policy, expected_ms in [
         (3, [3000, 3000, 3000]),
         (timedelta(minutes=1), [60_000, 60_000, 60_000]),

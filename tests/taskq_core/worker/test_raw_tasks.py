@@ -91,7 +91,7 @@ class TestHandlers:
         assert (threads == [threading.current_thread()]) is (kind == "coroutine")
 
     async def test_a_registered_task_takes_precedence_over_handlers(self, app: TaskQ, start: Runner) -> None:
-        """Then the handler of exactly the type, then the longest beginning."""
+        """A handler of exactly the type comes next, and then the longest matching prefix."""
 
         @app.task(name="email:task")
         async def task(to: str) -> str:

@@ -115,7 +115,7 @@ async def test_error_handlers_receive_control_exceptions_that_fail_the_run(
 async def test_error_handlers_do_not_receive_successes_and_snoozes(
     app: TaskQ, start: Runner, reported: ReportedErrors
 ) -> None:
-    """A success, and what a task asks for without having failed."""
+    """A task that raises `Snooze` or `Discard` has not failed."""
 
     @app.task
     async def snooze() -> None:
@@ -145,7 +145,7 @@ async def test_error_handlers_do_not_receive_successes_and_snoozes(
 async def test_error_handlers_receive_errors_that_do_not_count_as_failures(
     app: TaskQ, start: Runner, reported: ReportedErrors, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And logged, unlike a task that asked to be snoozed."""
+    """Such errors are logged too, unlike a snooze."""
 
     @app.task(is_failure=lambda error: False)
     async def task() -> None:
@@ -272,7 +272,7 @@ async def test_error_handlers_receive_refused_settlements(
 async def test_error_handlers_receive_failures_before_and_after_the_run(
     app: TaskQ, start: Runner, reported: ReportedErrors
 ) -> None:
-    """Unknown types, payloads that do not fit, results without JSON form."""
+    """Handlers get unknown types, payloads that do not fit, and results without JSON form."""
 
     @app.task(name="typed")
     def typed(number: int) -> Any:

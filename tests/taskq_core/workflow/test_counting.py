@@ -37,7 +37,7 @@ def counts(reader: InMemoryMetricReader) -> dict[str, Counter[tuple[str, str]]]:
 
 
 def test_every_stored_step_counts_as_enqueued(redis_server: RedisServer, reader: InMemoryMetricReader) -> None:
-    """First steps, next steps in the same and in another queue, members of groups, added members, and sub-tasks."""
+    """Test first and next steps, also in another queue, members of groups, added members, and sub-tasks."""
     app = TaskQ(redis_server.unix_url, queues={"default": 1, "other": 1}, enqueue_timeout=30)
 
     @app.task(name="near")
