@@ -68,6 +68,7 @@ from taskq_core.errors import (
 )
 from taskq_core.execution.context import TaskContext, current_task
 from taskq_core.execution.logs import JsonFormatter, LineFormatter, TaskFilter, add_task_fields
+from taskq_core.execution.retry import exponential
 from taskq_core.execution.sources import csv_rows
 from taskq_core.handles.durable import StreamItem
 from taskq_core.handles.events import TaskEvent
@@ -82,7 +83,6 @@ from taskq_core.tasks.middleware import Middleware
 from taskq_core.tasks.options import TaskOptions
 from taskq_core.tasks.periodic import CatchUp, PeriodicTask, ScheduleHook
 from taskq_core.tasks.remote import RemoteTask
-from taskq_core.tasks.retry import exponential
 from taskq_core.tasks.task import CoroutineTask, Task
 from taskq_core.tasks.uniqueness import OnConflict, Unique, UniqueStates
 from taskq_core.warnings import (

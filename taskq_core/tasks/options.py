@@ -13,6 +13,7 @@ from taskq_core.broker.operations.operation import replicas_of
 from taskq_core.codec import check_step_name
 from taskq_core.codec.oversized import LARGEST_RESULT, RESULT_MAX
 from taskq_core.errors import ConfigurationError
+from taskq_core.execution.retry import RetryDelay, as_policy
 from taskq_core.settings import Duration, Relation, check_flag, check_whole, member, seconds, unknown
 from taskq_core.tasks.limits import (
     Concurrency,
@@ -24,7 +25,6 @@ from taskq_core.tasks.limits import (
     as_rate_limit,
     as_sequence,
 )
-from taskq_core.tasks.retry import RetryDelay, as_policy
 from taskq_core.tasks.uniqueness import Unique
 from taskq_core.telemetry.propagation import check_headers
 from taskq_core.wire import (

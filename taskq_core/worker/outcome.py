@@ -29,11 +29,11 @@ from taskq_core.errors import (
     TaskWaiting,
     UnknownTaskError,
 )
+from taskq_core.execution.retry import asynq_default, delay_after, delay_s, is_delay
 from taskq_core.handles.attempts import record_attempt
 from taskq_core.handles.expiry import is_discarded_when_expired
 from taskq_core.service.user_code import describe, readable, text_of
 from taskq_core.settings import Duration
-from taskq_core.tasks.retry import asynq_default, delay_after, delay_s, is_delay
 from taskq_core.telemetry import FIRST_RUN, RUN, RunOutcome
 from taskq_core.wire import (
     EXPIRES,

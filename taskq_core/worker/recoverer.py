@@ -14,9 +14,9 @@ from taskq_core.app import TaskQ
 from taskq_core.broker.operations.services import ExpiredTask, Recovery, Verdict, list_expired, recover
 from taskq_core.errors import LeaseLostError, WireFormatError
 from taskq_core.execution.context import TaskContext
+from taskq_core.execution.retry import delay_after
 from taskq_core.handles.attempts import record_attempt
 from taskq_core.service.loop import jittered
-from taskq_core.tasks.retry import delay_after
 from taskq_core.wire import QueueKeys, TaskMessage, archived_message, decode_message, retried_message
 from taskq_core.wire.durations import NS_PER_S
 from taskq_core.worker.context import WorkerContext

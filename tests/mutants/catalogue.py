@@ -592,7 +592,7 @@ WORKER = (
         file="taskq_core/tasks/retry.py",
         old="steps[min(retried, len(steps) - 1)]",
         new="steps[retried % len(steps)]",
-        tests=(f"{_CORE}/tasks/test_retry.py", f"{_OF_WORKER}/test_outcome.py"),
+        tests=(f"{_CORE}/execution/test_retry.py", f"{_OF_WORKER}/test_outcome.py"),
     ),
     Mutant(
         name="the delay that a task sets does not apply after its worker was lost",

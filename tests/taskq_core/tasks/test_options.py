@@ -19,8 +19,8 @@ from taskq_core import (
     exponential,
 )
 from taskq_core.cli.enqueue import enqueue
+from taskq_core.execution.retry import asynq_default
 from taskq_core.tasks.options import CALL_OPTIONS, OPTION_NAMES, TaskOptionsDict, task_options
-from taskq_core.tasks.retry import asynq_default
 from taskq_core.wire import Expiry
 from taskq_core.workflow import step
 from tests.rows import rows

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskq_core import ConfigurationError, TaskContext, exponential
-from taskq_core.tasks.retry import as_policy, asynq_default, delay_after
+from taskq_core.execution.retry import as_policy, asynq_default, delay_after
 from tests.rows import rows
 
 ERROR = ValueError("x")

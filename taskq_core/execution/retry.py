@@ -12,18 +12,20 @@ import random
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from taskq_core.errors import ConfigurationError
-from taskq_core.execution.context import TaskContext
 from taskq_core.service.user_code import readable
 from taskq_core.settings import Duration, seconds
 from taskq_core.wire import default_retry_delay
 
+if TYPE_CHECKING:
+    from taskq_core.execution.context import TaskContext
+
 RetryPolicy: TypeAlias = Callable[[int, BaseException], Duration]
 """A function that takes the number of earlier failures and the error, and returns the time until the next attempt."""
 
-ContextRetryPolicy: TypeAlias = Callable[[int, BaseException, TaskContext], Duration]
+ContextRetryPolicy: TypeAlias = Callable[[int, BaseException, "TaskContext"], Duration]
 """A retry policy that also takes the context of the failed run."""
 
 RetryDelay: TypeAlias = Duration | Sequence[Duration] | RetryPolicy | ContextRetryPolicy | None
@@ -87,7 +89,7 @@ def as_policy(delay: RetryDelay) -> Callable[..., Duration]:
     )
 
 
-def delay_after(policy: Callable[..., Duration], retried: int, error: BaseException, context: TaskContext) -> float:
+def delay_after(policy: Callable[..., Duration], retried: int, error: BaseException, context: "TaskContext") -> float:
     """Return the seconds between a failed attempt and the next one, as its policy decides.
 
     The policy is also called for a lost worker or a crashed process. If the policy raises an error or does not return a
