@@ -22,6 +22,8 @@ from pydantic import TypeAdapter
 from pydantic_ai import (
     Agent,
     AgentRunResult,
+    ApprovalRequired,
+    CallDeferred,
     DeferredToolRequests,
     DeferredToolResults,
     ModelMessage,
@@ -175,6 +177,8 @@ class _StepToolset(WrapperToolset[Any]):
                 result = await self.wrapped.call_tool(name, tool_args, ctx, tool)
             except (ModelRetry, ToolFailed) as error:  # Pydantic AI sends the error text to the model
                 return {type(error).__name__: error.message}
+            except (ApprovalRequired, CallDeferred) as error:  # Pydantic AI ends the run until a person has answered
+                return {type(error).__name__: error.metadata, "kind": getattr(error, "kind", None)}
             if isinstance(result, ToolReturn):
                 return {"return": _TOOL_RETURN.dump_python(result, mode="json")}
             return {"value": to_jsonable_python(result)}
@@ -183,7 +187,8 @@ class _StepToolset(WrapperToolset[Any]):
             return await self.wrapped.call_tool(name, tool_args, ctx, tool)
         step = re.sub(r"[\x00-\x1f\x7f#:]", "-", f"{name} {ctx.tool_call_id}")[:100]
         stored = await self.steps.context.astep(step, call)
-        for error in (ModelRetry, ToolFailed):
+        for error in (ModelRetry, ToolFailed, ApprovalRequired, CallDeferred):
             if error.__name__ in stored:
-                raise error(stored[error.__name__])
+                more = {"kind": stored["kind"]} if stored.get("kind") else {}
+                raise error(stored[error.__name__], **more)
         return _TOOL_RETURN.validate_python(stored["return"]) if "return" in stored else stored["value"]

@@ -45,8 +45,8 @@ FIELDS: Mapping[type, str] = {
     "pending_since timeout_s=timeout deadline start_by retention_s=retention group next_run_at waits_for_limit "
     "lease_expires_at completed_at archived_at expires_at result oversized_result wait",
     TaskWait: "kind name number until",
-    TimelineEntry: "kind name started_at ended_at duration_s=duration until has_timed_out has_failed workflow_id "
-    "result",
+    TimelineEntry: "kind name started_at ended_at duration_s=duration until has_timed_out has_failed failures "
+    "workflow_id result",
     OversizedResult: "size limit is_stored",
     UnreadableTask: "id queue state problem message",
     Progress: "done total message at",

@@ -180,8 +180,10 @@ def inspect_tasks(session: Session, queue: str, names: tuple[str, ...], more_nam
 def _entry_line(entry: TimelineEntry) -> str:
     """Return the line for an entry of a timeline."""
     at = entry.started_at or entry.ended_at
-    what = entry.kind if entry.name == entry.kind else f"{entry.kind} {entry.name}"
-    line = f"{what}, {shown_moment(at)}"
+    line = entry.kind if entry.name == entry.kind else f"{entry.kind} {entry.name}"
+    if entry.failures:
+        line += f", {entry.failures} failed attempts" if entry.failures > 1 else ", 1 failed attempt"
+    line += f", {shown_moment(at)}"
     if entry.workflow_id:
         line += f", workflow {entry.workflow_id}"
     if entry.ended_at is None:

@@ -54,6 +54,7 @@
     |-- ResultValueError             a result has no JSON form, or a stored one has the wrong type (also a ValueError)
     |-- IterationError               another run could not continue the iteration of a task (also a ValueError)
     |-- StepError                    a step of a task, or a signal, cannot be stored or read (also a ValueError)
+    |   |-- StepFailedError          a step raised an exception; the error has its class name and its text
     |   `-- SignalTimeoutError       a task received no signal in time (also a TimeoutError)
     |-- ProgressError                reported progress is not a number or not text (also a ValueError)
     |-- SemaphoreFullError           all permits of a semaphore are held

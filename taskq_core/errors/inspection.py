@@ -226,7 +226,7 @@ class WorkflowError(TaskQError):
 
 
 class WorkflowFailedError(WorkflowError):
-    """A step of the workflow failed. `reason` contains the name and the error text of the first failed step."""
+    """A step of the workflow failed. `reason` contains the names and error texts of at most 20 failed steps."""
 
 
 class WorkflowCancelledError(WorkflowError):

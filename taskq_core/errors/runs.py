@@ -90,15 +90,35 @@ class StepError(TaskQError, ValueError):
         self.is_final = is_final
 
 
+class StepFailedError(StepError):
+    """A step of a task raised an exception. `context.step` raises this error inside the task.
+
+    Exceptions whose class is in the task's option `step_errors` are raised instead of this error. In the run in which
+    the step failed, `__cause__` is the original exception. A later run has only its class name and its text.
+
+    Attributes:
+        step: Name of the step.
+        error_type: Name of the class of the original exception.
+        text: Text of the original exception.
+    """
+
+    def __init__(self, step: str, error_type: str, text: str) -> None:
+        super().__init__(step, error_type, text)
+        self.step, self.error_type, self.text = step, error_type, text
+
+    def __str__(self) -> str:
+        return f"step {self.step!r} failed: {self.error_type}" + (f": {self.text}" if self.text else "")
+
+
 class SignalTimeoutError(StepError, TimeoutError):
-    """The task received no signal in time. `context.receive` raises it inside the task.
+    """The task received no signal in time. `context.receive` raises it inside the task, in each later run too.
 
     Attributes:
         name: Name of the signal.
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(name)
+        super().__init__(name, is_final=True)
         self.name = name
 
     def __str__(self) -> str:

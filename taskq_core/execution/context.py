@@ -13,8 +13,9 @@ from taskq_core.codec.progress import encode_progress
 from taskq_core.errors import NoCurrentTaskError
 from taskq_core.execution.iteration import Iteration, LoopOptions, Loops, ProgressBuffer
 from taskq_core.execution.sources import source_of
+from taskq_core.execution.step_failures import StepPolicy, StepPolicyDict
 from taskq_core.execution.step_record import Steps
-from taskq_core.execution.steps import StepContext
+from taskq_core.execution.steps import StepContext, StepsWithPolicy
 
 T = TypeVar("T")
 FromCursor = Callable[[Any], Iterable[T] | AsyncIterable[T] | Awaitable[Iterable[T]]]
@@ -35,7 +36,7 @@ class TaskContext(StepContext):
         id: Id of the task.
         name: Name of the task (its type on the wire).
         queue: Name of the queue that the worker took the task from.
-        retried: Number of retries so far. Snoozes and uncounted failures are not included.
+        retried: Number of retries so far. Snoozes, uncounted failures and failures of steps are not included.
         max_retry: Maximum number of retries.
         deadline: Time at which the worker cancels the run, in UTC with time zone. None if no worker runs the task.
         headers: Headers that were stored with the task, as text.
@@ -90,7 +91,7 @@ class TaskContext(StepContext):
 
     @property
     def attempt(self) -> int:
-        """Number of this run, from 1."""
+        """Number of this attempt, from 1: one more than `retried`."""
         return self.retried + 1
 
     def write_result(self, data: bytes) -> None:
@@ -221,6 +222,30 @@ class TaskContext(StepContext):
         loops = self._all_loops
         await loops.aload()
         return loops.checkpoint
+
+    # --- steps --------------------------------------------------------------------------------------------------------
+
+    def using(self, **options: Unpack[StepPolicyDict]) -> StepsWithPolicy:
+        """Return an object whose methods `step` and `astep` repeat a step that fails.
+
+        ::
+
+            context.using(max_retry=3, retry_delay=exponential(1)).step("charge", charge, order)
+
+        The code of the task gets an exception only after the last attempt. If this exception ends the run, the task is
+        archived. A delay of at most 5 seconds is waited within the run; a longer one ends the run like `sleep`.
+
+        Args:
+            max_retry: Maximum number of retries of the step. Interruptions and deaths of workers do not count.
+            retry_delay: Time until the next attempt, as in the options of tasks. None: Asynq's default delay.
+            timeout: Maximum time of one attempt, only for coroutines. An attempt that takes longer fails with
+                `TimeoutError`.
+            no_retry_on: Exceptions after which the step is not repeated.
+
+        Raises:
+            ConfigurationError: An option is not valid.
+        """
+        return StepsWithPolicy(self, StepPolicy(self, **options))
 
     def _open_steps(self) -> Steps | None:
         return None if self._open_buffer is None else self._open_buffer().steps

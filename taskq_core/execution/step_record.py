@@ -5,6 +5,7 @@ of loops, and decides whether the run has to wait.
 """
 
 import asyncio
+import logging
 import math
 import re
 import shlex
@@ -24,15 +25,28 @@ from taskq_core.broker.operations.steps import Record, Refusal
 from taskq_core.codec import check_step_name, encode_result
 from taskq_core.errors import (
     StepError,
+    TaskControl,
     TaskInterrupted,
     TaskPaused,
     TaskWaiting,
     WorkflowCancelledError,
     WorkflowFailedError,
 )
+from taskq_core.execution.step_failures import (
+    FAILED,
+    StepErrors,
+    StepFailure,
+    StepPolicy,
+    branch,
+    decode_failure,
+    encode_failure,
+    missed_handler,
+)
 from taskq_core.settings import Duration, seconds, unknown
 from taskq_core.telemetry import ConsumerSpan, Tracing
 from taskq_core.wire import QueueKeys
+
+logger = logging.getLogger("taskq.worker")
 
 T = TypeVar("T")
 
@@ -40,12 +54,10 @@ RECORD_BYTES = 4 << 20
 """Maximum size in bytes of all stored step results of a task together."""
 STEPS_MAX = 1_000
 """Maximum number of steps of a task."""
-REASON_CHARS = 1_000
+REASON_CHARS = 4_000
 """Maximum length of the stored reason why sub-tasks failed."""
-WAITS = {"z": "sleep", "r": "receive", "c": "call"}
-"""The method that begins a wait, by the first letter of the wait in the record."""
-FAILED = b"!"
-"""Prefix of a stored failure of sub-tasks. A stored result is JSON, which never begins with this prefix."""
+WAITS = {"z": "sleep", "r": "receive", "c": "call", "y": "the retry of step"}
+"""What waits, by the first letter of the wait in the record."""
 current_step: ContextVar[str] = ContextVar("taskq_current_step", default="")
 """Name of the step that runs this code, "" outside of steps."""
 
@@ -64,6 +76,7 @@ class Steps(ABC):
         tracing: Records the spans of steps.
         span: The span of the run, which links to the request whose signal has resumed the task.
         signals: The signals that the task declares, with the types of their values. Empty: all names are allowed.
+        step_errors: Exception classes that the code may catch from its steps.
 
     Attributes:
         span: Returns a context manager that records the span of a step.
@@ -81,6 +94,7 @@ class Steps(ABC):
         tracing: Tracing,
         span: ConsumerSpan | None,
         signals: Mapping[str, Any],
+        step_errors: StepErrors,
     ) -> None:
         self.span = tracing.step
         self._process = span
@@ -90,6 +104,9 @@ class Steps(ABC):
         self._queue = queue
         self._task_id = task_id
         self._signals = signals
+        self._step_errors = step_errors
+        self._failures: list[StepFailure] = []  # failures that the code of this run got
+        self._storing = asyncio.Lock()  # a branch waits until a failure that it has caught is stored
         self._fence: dict[str, Any] = {"owner": owner, "run": run}
         self._names: Counter[str] = Counter()
         self._record: Record = {}
@@ -122,6 +139,14 @@ class Steps(ABC):
     @abstractmethod
     async def _hold_lease(self) -> None:
         """Raise `TaskInterrupted` if another worker may have taken the task, so that no step of it may start."""
+
+    @abstractmethod
+    def _counts(self, error: Exception) -> bool:
+        """Return whether an exception of a step counts as a failure."""
+
+    @abstractmethod
+    async def _pause(self, seconds: float) -> bool:
+        """Wait until the next attempt of a step. Return False if the delay is so long that the run has to end."""
 
     @abstractmethod
     async def _start_children(self, name: str, workflow_id: str, calls: Sequence[Any]) -> None:
@@ -224,36 +249,81 @@ class Steps(ABC):
         name = self._numbered("s:", "name of a step", name)
         self._open += 1
         self._quiet.clear()
+        stored, retry = None, ""
         try:
-            stored = (await self._load()).get(f"s:{name}")
+            await self._store_caught()
+            record = await self._load()
+            stored = record.get(f"s:{name}")
             if stored is None:
-                await self._hold_lease()
+                retry = self._early_retry(name)
+                if not retry:
+                    await self._hold_lease()
         except BaseException:
             self._close()
             raise
-        if stored is not None:
-            self._close()
-        return name, None if stored is None else read_result(stored)[2], self._now_ms
+        if stored is None and not retry:
+            return name, None, self._now_ms
+        self._close()
+        if stored is None:
+            raise await self._wait(retry, int(self._record[f"u:{retry}"].partition(b" ")[0]))
+        data = read_result(stored)[2]
+        if data.startswith(FAILED):
+            raise self._failed(StepFailure(name, decode_failure(name, data, self._step_errors), is_final=True))
+        return name, data, self._now_ms
 
     def _close(self) -> None:
         self._open -= 1
         if not self._open:
             self._quiet.set()
 
-    async def end(self, name: str, data: bytes | None, started_ms: int, *, has_failed: bool = False) -> bytes:
-        """Store the result of a step that has begun. Return the JSON that is stored.
+    async def _others_end(self) -> None:
+        """Wait until no step runs."""
+        while self._open:
+            await self._quiet.wait()  # in a loop, because code after a step may begin another step
 
-        If the step has failed, wait until all other steps have ended. The failure ends the run, and after its end the
+    async def end(
+        self,
+        name: str,
+        data: bytes | None,
+        started_ms: int,
+        error: Exception | None = None,
+        policy: StepPolicy | None = None,
+    ) -> bytes | None:
+        """Store the result of a step that has begun, and return the JSON that is stored.
+
+        If the step raised `error`, count its failure, and raise what the code of the task gets. Return None if the
+        policy of the step wants the next attempt now.
+
+        The code gets a failure after all other steps have ended: the failure may end the run, and after its end the
         results of the other steps could not be stored.
         """
+        retry, until_ms = "", 0
+        failed: Exception | None = error
         try:
             if data is not None:
                 return await self._store_result("s", name, data, started_ms)
+            if error is None:  # the step was interrupted
+                return b""
+            if not isinstance(error, TaskControl):
+                count = await self._count_failure(name, error)
+                delay_s = None if policy is None else policy.delay_s(error, count)
+                if delay_s is None:
+                    failed = self._failure(name, error, started_ms, count, is_final=policy is not None)
+                elif await self._pause(delay_s):
+                    await self._hold_lease()
+                    self._open += 1  # for the next attempt
+                    return None
+                else:
+                    retry, until_ms = f"y:{name}#{count}", math.ceil(self._now_ms + delay_s * 1000)
         finally:
             self._close()
-        while has_failed and self._open:
-            await self._quiet.wait()  # in a loop, because code after a step may begin another step
-        return b""
+        if retry:
+            raise await self._wait(retry, until_ms)
+        await self._others_end()
+        assert failed is not None
+        if failed is error:
+            raise error
+        raise failed from error
 
     async def _store_result(self, kind: str, name: str, data: bytes, started_ms: int) -> bytes:
         """Store the result of a step or of sub-tasks. Return the JSON that is stored."""
@@ -267,6 +337,80 @@ class Steps(ABC):
         store = self._store_step(name, value) if kind == "s" else self._store(f"{kind}:{name}", value)
         return read_result(await store)[2]
 
+    async def _count_failure(self, name: str, error: Exception) -> int:
+        """Return how many times a step has failed. Store the number if this failure counts."""
+        count = _count(self._record, name)
+        if self._counts(error):
+            count += 1
+            await self._store(f"a:{name}", b"%d %d" % (count, self._now_ms))
+        return count
+
+    def _failure(self, name: str, error: Exception, started_ms: int, count: int, *, is_final: bool) -> Exception:
+        """Remember a failure of this run, and return the exception that the code gets."""
+        data = encode_failure(error, self._step_errors)
+        raised = decode_failure(name, data, self._step_errors)
+        return self._failed(
+            StepFailure(
+                name,
+                raised,
+                original=error,
+                count=count,
+                is_final=is_final,
+                branch=branch.get(),
+                started_ms=started_ms,
+                data=data,
+            )
+        )
+
+    def _failed(self, failure: StepFailure) -> Exception:
+        """Remember a failure, and return the exception that the code gets."""
+        self._failures.append(failure)
+        return failure.raised
+
+    def _early_retry(self, name: str) -> str:
+        """Return the wait of a step for its next attempt, "" if it does not wait or the wait is over."""
+        retry = f"y:{name}#{_count(self._record, name)}"
+        until = self._record.get(f"u:{retry}")
+        return retry if until is not None and int(until.partition(b" ")[0]) > self._now_ms else ""
+
+    async def _store_caught(self) -> None:
+        """Store the failures that the calling branch has caught, because it begins another step or a wait."""
+        if any(each.data for each in self._failures):
+            async with self._storing:
+                for each in self._failures:
+                    if each.data and each.is_caught_by(branch.get()):
+                        await self._store_result("s", each.name, each.data, each.started_ms)
+                        each.data, each.is_final = b"", True
+
+    def failure_behind(self, error: BaseException | None) -> tuple[BaseException | None, StepFailure | None]:
+        """Return the original of the exception that has ended the run, and the failed step behind it.
+
+        The failed step is None if the exception is not that of a step. If an exception group has several, return one
+        that is final if there is one. Log a warning if the code probably expects the original exception.
+        """
+        if isinstance(error, BaseExceptionGroup):
+            parts = [self.failure_behind(each) for each in error.exceptions]
+            found = sorted((each for _, each in parts if each is not None), key=lambda each: each.is_final)
+            if not found:
+                return error, None
+            group = error.derive([each for each, _ in parts if each is not None])
+            return group.with_traceback(error.__traceback__), found[-1]
+        failure = next((each for each in self._failures if each.raised is error), None)
+        if failure is None or failure.original is None:
+            return error, failure
+        if (code := missed_handler(failure)) is not None:
+            kind = type(failure.original).__name__
+            logger.warning(
+                "step %r raised %s, which the function %s names but did not get; to catch it, declare "
+                "step_errors=(%s,) in the options of the task, or catch StepFailedError",
+                failure.name,
+                kind,
+                code.co_qualname,
+                kind,
+                extra={"queue": self._queue.name, "task_id": self._task_id},
+            )
+        return failure.original, failure
+
     async def _store_step(self, name: str, value: bytes) -> bytes:
         """Store the result of a step, not before the values that the step has emitted."""
         return await self._store(f"s:{name}", value)
@@ -276,8 +420,7 @@ class Steps(ABC):
 
         The exception is that of the first wait, even if a `finally` block of the function waits for something else.
         """
-        while self._open:
-            await self._quiet.wait()  # in a loop, because code after a step may begin another step
+        await self._others_end()
         if self._waiting is None:
             self._waiting = wait, until_ms, self._emitted
         return TaskWaiting(*self._waiting)
@@ -342,6 +485,7 @@ class Steps(ABC):
     async def sleep(self, name: str, duration: Duration | datetime) -> None:
         """Return if the sleep is over. Raise `TaskWaiting` otherwise."""
         name = self._numbered("z:", "name of a sleep", name)
+        await self._store_caught()
         await self._load()
         if not isinstance(duration, datetime):
             duration_ms = seconds("sleep", duration) * 1000
@@ -370,6 +514,7 @@ class Steps(ABC):
         """
         numbered = f"{name}#{self._count('r:', 'name of a signal', name)}"
         self._check_signal(name)
+        await self._store_caught()
         field = f"r:{numbered}"
         data = (await self._load()).get(field)
         if data is None:
@@ -389,11 +534,13 @@ class Steps(ABC):
         Raise `TaskWaiting` if the sub-tasks have not ended.
         """
         name = self._numbered("c:", "name of a call", name)
+        await self._store_caught()
         record = await self._load()
         stored = record.get(f"k:{name}")
         data = await self._children(name, calls) if stored is None else read_result(stored)[2]
         if data.startswith(FAILED):
-            raise WorkflowFailedError(*msgspec.json.decode(data[len(FAILED) :], type=tuple[str, str, str]))
+            facts = msgspec.json.decode(data[len(FAILED) :], type=tuple[str, str, str])
+            raise self._failed(StepFailure(name, WorkflowFailedError(*facts), is_final=True))
         return name, data
 
     async def _children(self, name: str, calls: Sequence[Any]) -> bytes:
@@ -450,6 +597,11 @@ def _is_raised_after_wait(error: BaseException) -> bool:
             return True
         each = each.__context__
     return False
+
+
+def _count(record: Record, name: str) -> int:
+    """Return how many times a step has failed."""
+    return int(record.get(f"a:{name}", b"0").partition(b" ")[0])
 
 
 def read_result(stored: bytes) -> tuple[int, int, bytes]:

@@ -12,6 +12,7 @@ Everything is stored in one record per task, described in `broker/lua/_steps.lua
 write to it.
 """
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from taskq_core.codec import (
     result_type,
 )
 from taskq_core.errors import SignalTimeoutError, StepError
+from taskq_core.execution.step_failures import StepPolicy
 from taskq_core.execution.step_record import Steps, current_step
 from taskq_core.settings import Duration
 
@@ -38,8 +40,8 @@ D = TypeVar("D")
 _NO_DEFAULT: Any = object()
 
 
-class StepContext:
-    """The methods of `TaskContext` for steps. Each exists for plain functions and, with an `a`, for coroutines."""
+class StepCalls:
+    """The methods `step` and `astep` of `TaskContext`, and of what `TaskContext.using` returns."""
 
     __slots__ = ()
 
@@ -47,20 +49,19 @@ class StepContext:
         """Return the steps of this run, None if the function was called directly. Implemented by `TaskContext`."""
         raise NotImplementedError
 
-    def _durable(self, what: str) -> Steps:
-        steps = self._open_steps()
-        if steps is None:
-            raise StepError(f"{what} needs a worker, or the eager or inline mode in tests")
-        return steps
-
-    # --- steps --------------------------------------------------------------------------------------------------------
+    @property
+    def _policy(self) -> StepPolicy | None:
+        return None
 
     def step(self, name: str, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function and store its result. A later run of the task returns the stored result instead.
 
-        A name that is used again in the same run gets a number, in the order of the calls. If the function raises, the
-        step has failed, and the next attempt of the task repeats it. If the function was called directly, without a
-        worker, nothing is stored.
+        A name that is used again in the same run gets a number, in the order of the calls. If the function was called
+        directly, without a worker, nothing is stored.
+
+        If the function raises, the step has failed. If this failure ends the run, the next attempt of the task repeats
+        the step. If the code catches the failure and begins another step or a wait, the failure is stored, and each
+        later run raises it again.
 
         Args:
             name: Name of the step, 1 to 100 characters.
@@ -70,23 +71,27 @@ class StepContext:
             **kwargs: Keyword arguments of the function.
 
         Raises:
-            StepError: The result has no JSON form, does not fit the annotation, or is too large; or the name is not
-                valid.
+            StepFailedError: The function raised an exception whose class is not in the task's option `step_errors`.
+            StepError: The result does not fit the annotation, or the name is not valid.
         """
-        steps = self._open_steps()
+        steps, policy = self._open_steps(), self._policy
+        if policy is not None and policy.timeout_s is not None:
+            raise StepError("the timeout of a step needs `astep` and a coroutine function", is_final=True)
         if steps is None:
             return function(*args, **kwargs)
         if inspect.iscoroutinefunction(function):
             problem = f"step {name!r:.120} got a coroutine function; use `await context.astep(...)`"
             raise StepError(problem, is_final=True)
         name, data, started_ms = steps.wait_for(steps.begin(name))
-        if data is None:
-            value = None
+        while data is None:
+            value = error = None
             try:
                 with steps.span(name), _inside(name):
                     value = encode_value(f"the result of step {name!r}", function(*args, **kwargs))
+            except Exception as raised:
+                error = raised
             finally:
-                data = steps.wait_for(steps.end(name, value, started_ms))
+                data = steps.wait_for(steps.end(name, value, started_ms, error, policy))
         result: R = _result(steps, name, data, function)
         return result
 
@@ -102,25 +107,40 @@ class StepContext:
         Steps may run concurrently, for example in `asyncio.gather`. If one of them fails, or the task waits, the run
         ends after the other steps have ended, because their results are stored.
         """
-        steps = self._open_steps()
+        steps, policy = self._open_steps(), self._policy
+        timeout_s = None if policy is None else policy.timeout_s
         if steps is None:
             result = function(*args, **kwargs)
             return await result if inspect.isawaitable(result) else result
         name, data, started_ms = await steps.run(steps.begin(name))
-        if data is None:
-            value, has_failed = None, False
+        while data is None:
+            value = error = None
             try:
                 with steps.span(name), _inside(name):
                     result = function(*args, **kwargs)
                     if inspect.isawaitable(result):
-                        result = await result
+                        async with asyncio.timeout(timeout_s):
+                            result = await result
+                    elif timeout_s is not None:
+                        raise StepError("the timeout of a step needs a coroutine function", is_final=True)
                 value = encode_value(f"the result of step {name!r}", result)
-            except Exception:
-                has_failed = True
-                raise
+            except Exception as raised:
+                error = raised
             finally:
-                data = await steps.run(steps.end(name, value, started_ms, has_failed=has_failed))
+                data = await steps.run(steps.end(name, value, started_ms, error, policy))
         return _result(steps, name, data, function)
+
+
+class StepContext(StepCalls):
+    """The methods of `TaskContext` for steps. Each exists for plain functions and, with an `a`, for coroutines."""
+
+    __slots__ = ()
+
+    def _durable(self, what: str) -> Steps:
+        steps = self._open_steps()
+        if steps is None:
+            raise StepError(f"{what} needs a worker, or the eager or inline mode in tests")
+        return steps
 
     # --- waits --------------------------------------------------------------------------------------------------------
 
@@ -239,6 +259,22 @@ class StepContext:
         data, steps = encode_value("an emitted value", value, EMITTED_BYTES), self._open_steps()
         if steps is not None:
             await steps.run(steps.emit(data))
+
+
+class StepsWithPolicy(StepCalls):
+    """Calls steps with a policy. Returned by `TaskContext.using`."""
+
+    __slots__ = ("_context", "_own_policy")
+
+    def __init__(self, context: StepContext, policy: StepPolicy) -> None:
+        self._context, self._own_policy = context, policy
+
+    def _open_steps(self) -> Steps | None:
+        return self._context._open_steps()
+
+    @property
+    def _policy(self) -> StepPolicy:
+        return self._own_policy
 
 
 def next_receive(context: StepContext, name: str) -> tuple[int, str]:

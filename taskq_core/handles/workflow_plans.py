@@ -53,6 +53,12 @@ _STATES = {
 _WHEN = {STOP: "success", FAILED: "failure"}
 
 
+NAMED_MAX = 20
+"""Maximum number of failed steps that the error of a workflow names."""
+ERROR_CHARS = 2_000
+"""Maximum length of the texts of failed steps in the error of a workflow."""
+
+
 class NodeSpec(msgspec.Struct, array_like=True):
     """A node of a workflow, in the stored form that `workflow.sending` writes.
 
@@ -162,14 +168,29 @@ def ask_raw_result(queue: QueueKeys, workflow_id: str) -> RequestPlan[Any]:
 
 
 def _ask_failure(queue: QueueKeys, workflow_id: str, spec: Spec) -> RequestPlan[str]:
-    count = len(spec.nodes)
-    values = yield from ask_fields(queue, workflow_id, [f"{kind}{number}" for number in range(count) for kind in "se"])
-    failed = [number for number in range(count) if values[2 * number] == b"f"]
-    if not failed:
+    """Return a text with the names and errors of at most `NAMED_MAX` failed steps and members of groups."""
+    kinds = ("s", "e", "gf")
+    values = yield from ask_fields(
+        queue, workflow_id, [f"{kind}{number}" for number in range(len(spec.nodes)) for kind in kinds]
+    )
+    found: list[tuple[str, bytes]] = []
+    total = 0
+    for number, node in enumerate(spec.nodes):
+        state, error, failed = values[len(kinds) * number : len(kinds) * (number + 1)]
+        if state != b"f":
+            continue
+        total += _count(f"gf{number}", failed) if node.is_group and failed else 1
+        if node.is_group and len(found) < NAMED_MAX:
+            step = yield read_step(queue, workflow_id, number, first=0, count=NAMED_MAX, most=0, only_failed=True)
+            members = () if step is None else step.members
+            found += [(f"step {node.name!r} failed: member {each.number}", each.failure) for each in members]
+        elif not node.is_group:
+            found.append((f"step {node.name!r} failed", error or b""))
+    if not found:
         return "it failed"
-    error = (values[2 * failed[0] + 1] or b"").decode("utf-8", "replace")
-    more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-    return f"step {spec.nodes[failed[0]].name!r} failed{more}: {error}"
+    shown = found[:NAMED_MAX]
+    texts = [f"{what}: {error.decode('utf-8', 'replace')[: ERROR_CHARS // len(shown)]}" for what, error in shown]
+    return "; ".join(texts if total <= len(shown) else [*texts, f"and {total - len(shown)} more"])
 
 
 def _ask_tree(queue: QueueKeys, workflow_id: str, spec: Spec, tree: Any) -> RequestPlan[bytes]:

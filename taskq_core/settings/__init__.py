@@ -29,6 +29,7 @@ from taskq_core.settings.values import (
     check_processes,
     check_queues,
     check_whole,
+    exception_classes,
     member,
     members,
     memory_bytes,

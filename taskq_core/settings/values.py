@@ -3,6 +3,7 @@
 An error names the setting, its value and the expected values.
 """
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -246,6 +247,19 @@ def check_flag(name: str, value: object) -> None:
     """Check that a value is True or False."""
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name} must be True or False, got {value!r}")
+
+
+def exception_classes(name: str, value: Any) -> tuple[type[BaseException], ...]:
+    """Return a tuple of exception classes from a class or several of them.
+
+    Raises:
+        ConfigurationError: The value has something else than exception classes.
+    """
+    classes = value if isinstance(value, tuple | list) else (value,)
+    for each in classes:
+        if not inspect.isclass(each) or not issubclass(each, BaseException):
+            raise ConfigurationError(f"{name} must be an exception class or a tuple of them, got {each!r}")
+    return tuple(classes)
 
 
 def check_whole(name: str, value: object, *, least: int, most: int) -> int:

@@ -12,9 +12,9 @@ from typing import Any, Protocol, TypedDict
 from taskq_core.broker.operations.operation import replicas_of
 from taskq_core.codec import check_step_name
 from taskq_core.codec.oversized import LARGEST_RESULT, RESULT_MAX
-from taskq_core.errors import ConfigurationError
+from taskq_core.errors import ConfigurationError, TaskControl
 from taskq_core.execution.retry import RetryDelay, as_policy
-from taskq_core.settings import Duration, Relation, check_flag, check_whole, member, seconds, unknown
+from taskq_core.settings import Duration, Relation, check_flag, check_whole, exception_classes, member, seconds, unknown
 from taskq_core.tasks.limits import (
     Concurrency,
     Key,
@@ -123,6 +123,7 @@ class TaskOptionsDict(CallOptionsDict, HandlerOptionsDict, total=False):
 
     on_missing: OnMissing | str
     signals: Mapping[str, Any]
+    step_errors: type[Exception] | tuple[type[Exception], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +156,9 @@ class TaskOptions:
     signals: Mapping[str, Any] = field(default_factory=dict)
     """Names and types of the signals that the task receives. A handle refuses other names, and values that do not fit.
     Empty: every signal is sent, and `context.receive` checks its type."""
+    step_errors: tuple[type[Exception], ...] = ()
+    """Exception classes that the task's code may catch from its steps, at most one of each name. Other exceptions of
+    steps reach the code as `StepFailedError`."""
     timeout: Duration | None = None
     """Maximum run time, more than 0. None: 30 minutes, or only the deadline if it is set. A plain function that has not
     ended 10 seconds after the timeout keeps running, and the worker starts another task beside it. With
@@ -212,8 +216,8 @@ class TaskOptions:
         for name in ("priority", "retry_priority"):
             _check_band(name, getattr(self, name))
         set_(self, "policy", as_policy(self.retry_delay))
-        set_(self, "retry_on", _classes("retry_on", self.retry_on))
-        set_(self, "no_retry_on", _classes("no_retry_on", self.no_retry_on))
+        set_(self, "retry_on", exception_classes("retry_on", self.retry_on))
+        set_(self, "no_retry_on", exception_classes("no_retry_on", self.no_retry_on))
         if self.is_failure is not None:
             _check_error_function("is_failure", self.is_failure)
         if self.trace is not None:
@@ -223,6 +227,7 @@ class TaskOptions:
             raise ConfigurationError(f"signals must be a mapping of names to types, got {self.signals!r:.200}")
         for name in self.signals:
             check_step_name("name of a signal", name)
+        set_(self, "step_errors", _step_errors(self.step_errors))
         set_(self, "on_expiry", member(OnExpiry, "on_expiry", self.on_expiry))
         _check_dead_letter(self.dead_letter)
         check_whole("max_result_bytes", self.max_result_bytes, least=1, most=LARGEST_RESULT)
@@ -436,12 +441,14 @@ def _aware(name: str, moment: object) -> None:
         raise ConfigurationError(f"{name} must be between 1970 and 9999, got {moment!r}")
 
 
-def _classes(name: str, value: Any) -> tuple[type[BaseException], ...]:
-    classes = value if isinstance(value, tuple | list) else (value,)
+def _step_errors(value: Any) -> tuple[type[BaseException], ...]:
+    classes = exception_classes("step_errors", value)
     for each in classes:
-        if not inspect.isclass(each) or not issubclass(each, BaseException):
-            raise ConfigurationError(f"{name} must be an exception class or a tuple of them, got {each!r}")
-    return tuple(classes)
+        if not issubclass(each, Exception) or issubclass(each, TaskControl):
+            raise ConfigurationError(f"step_errors takes classes of errors, got {each.__name__}, which is not an error")
+    if len({each.__name__ for each in classes}) < len(classes):
+        raise ConfigurationError(f"step_errors has two classes of one name: {classes!r:.200}")
+    return classes
 
 
 def _check_band(name: str, band: object) -> None:

@@ -13,7 +13,7 @@ import contextvars
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -29,6 +29,7 @@ from taskq_core.codec.oversized import OversizedResult
 from taskq_core.codec.progress import encode_progress
 from taskq_core.errors import TaskInterrupted, TaskPaused, WireFormatError
 from taskq_core.execution.context import TaskContext, current
+from taskq_core.execution.step_failures import track_branches
 from taskq_core.service.user_code import readable
 from taskq_core.tasks.handlers import Handler
 from taskq_core.tasks.task import Task
@@ -154,6 +155,8 @@ class InlineWorker:
                 thread, and a coroutine function on a new event loop, which blocks this thread.
         """
         try:
+            if on_loop:
+                track_branches(asyncio.get_running_loop())
             call = self._prepare(run, on_loop)
             if on_loop and _task(run).is_coroutine:
                 # Run the coroutine in a separate asyncio task, which gives it a separate context.
@@ -166,9 +169,10 @@ class InlineWorker:
             self.give_back((run,))
             raise
         if run.buffer is not None:
-            run.error = run.buffer.steps.check_end(run.error)
+            steps = run.buffer.steps
+            run.error, run.failed_step = steps.failure_behind(steps.check_end(run.error))
             with contextlib.suppress(TaskInterrupted):  # the task was deleted during its run
-                await run.buffer.steps.store_position()
+                await steps.store_position()
         ended = self._settle(run)
         context = run.context
         assert context is not None
@@ -233,7 +237,7 @@ class InlineWorker:
     def _call(self, run: Run, call: Callable[[], Any]) -> object:
         self._enter(run)
         result = call()
-        return self._app.bridge.run(result) if _task(run).is_coroutine else result
+        return self._app.bridge.run(_tracked(result)) if _task(run).is_coroutine else result
 
     async def _acall(self, run: Run, call: Callable[[], Any]) -> object:
         self._enter(run)
@@ -300,6 +304,11 @@ class _InlineBuffer:
     def _write(self, fields: Mapping[str, bytes]) -> None:
         run = self._run
         self._runner.run(run_ops.write_fields(run.queue, run.task_id, fields, owner=self._owner, run=run.number))
+
+
+async def _tracked(work: Coroutine[Any, Any, T]) -> T:
+    track_branches(asyncio.get_running_loop())
+    return await work
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import StepError
 from taskq_core.execution.step_record import Steps
+from taskq_core.worker.outcome import counts
 from taskq_core.worker.run import Run
 from taskq_core.worker.step_store import BLOCKING, read_children
 
@@ -35,10 +36,16 @@ class InlineSteps(Steps):
     """
 
     def __init__(self, app: TaskQ, run: Run, runner: SyncRunner, owner: str) -> None:
-        signals = {} if run.task is None else run.task.options.signals
-        tracing = app.runtime.tracing
+        assert run.task is not None
         super().__init__(
-            run.queue, run.task_id, owner=owner, run=run.number, tracing=tracing, span=run.span, signals=signals
+            run.queue,
+            run.task_id,
+            owner=owner,
+            run=run.number,
+            tracing=app.runtime.tracing,
+            span=run.span,
+            signals=run.task.options.signals,
+            step_errors=run.task.options.step_errors,
         )
         self._app = app
         self._run = run
@@ -61,6 +68,12 @@ class InlineSteps(Steps):
 
     async def _hold_lease(self) -> None:
         """Do nothing, because no other worker can take the task."""
+
+    def _counts(self, error: Exception) -> bool:
+        return counts(self._run, error)
+
+    async def _pause(self, seconds: float) -> bool:
+        return seconds <= 0
 
     async def _start_children(self, name: str, workflow_id: str, calls: Sequence[Any]) -> None:
         # In eager mode, `enqueue_children` also runs the sub-tasks.

@@ -8,7 +8,8 @@ from typing import Any
 from taskq_core.broker.operations.steps import read_steps
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
-from taskq_core.execution.step_record import FAILED, read_result
+from taskq_core.execution.step_failures import FAILED
+from taskq_core.execution.step_record import read_result
 from taskq_core.handles.waits import StepKind
 from taskq_core.wire import Keys
 
@@ -27,7 +28,8 @@ class TimelineEntry:
         ended_at: When it ended, the signal arrived, or the position was stored. None while the task waits.
         until: End of a wait with a time limit, while the task waits.
         has_timed_out: Whether the wait for the signal reached its timeout.
-        has_failed: Whether the sub-tasks failed.
+        has_failed: Whether the sub-tasks failed, or the step failed and the code of the task has caught the failure.
+        failures: Number of failed attempts of a step. While it is to be repeated, `started_at` is the last failure.
         workflow_id: Id of the workflow of the sub-tasks, "" for other entries. The home queue of this workflow is the
             queue of the task.
         result: Result of a step or of sub-tasks, value of a signal, or position, as JSON. b"" if there is none.
@@ -40,6 +42,7 @@ class TimelineEntry:
     until: datetime | None = None
     has_timed_out: bool = False
     has_failed: bool = False
+    failures: int = 0
     workflow_id: str = ""
     result: bytes = field(default=b"", repr=False)
 
@@ -61,22 +64,30 @@ def read_timeline(keys: Keys, queue: str, task_id: str) -> RequestPlan[Sequence[
         first, _, rest = value.partition(b" ")
         if letter in ("s", "p"):
             ended_ms, took_ms, result = read_result(value)
-            found.append(
-                _entry("step" if letter == "s" else "position", name, ended_ms - took_ms, ended_ms, result=result)
-            )
+            kind: StepKind = "step" if letter == "s" else "position"
+            failures = int(record.get(f"a:{name}", b"0").partition(b" ")[0])
+            found.append(_entry(kind, name, ended_ms - took_ms, ended_ms, failures=failures, **_outcome(result)))
+        elif letter == "a" and f"s:{name}" not in record:  # the step has failed, and is to be repeated
+            retry = f"y:{name}#{first.decode()}"
+            ends = _at(record[f"u:{retry}"].partition(b" ")[0]) if waiting == retry else None
+            found.append(_entry("step", name, rest, b"", failures=int(first), until=ends))
         elif letter == "c":
             result = read_result(record[f"k:{name}"])[2] if f"k:{name}" in record else b""
-            has_failed = result.startswith(FAILED)  # the workflow of the sub-tasks shows the error
-            more = {"workflow_id": rest.decode(), "result": b"" if has_failed else result, "has_failed": has_failed}
+            more = {"workflow_id": rest.decode(), **_outcome(result)}  # the workflow shows the error of sub-tasks
             found.append(_entry("sub-tasks", name, first, record.get(f"e:{name}", b""), **more))
         elif letter == "r":
             since = record.get(f"u:{stored}", b"").partition(b" ")[2]
             found.append(_entry("signal", stored, since, first, result=rest, has_timed_out=not rest))
         elif letter == "u" and name not in record and name[:2] in ("z:", "r:"):
-            kind: StepKind = "sleep" if name[0] == "z" else "signal"
-            until = _at(first) if name == waiting else None
-            found.append(_entry(kind, name, rest, b"" if kind == "signal" or name == waiting else first, until=until))
+            kind = "sleep" if name[0] == "z" else "signal"
+            ends = _at(first) if name == waiting else None
+            found.append(_entry(kind, name, rest, b"" if kind == "signal" or name == waiting else first, until=ends))
     return sorted(found, key=lambda each: (each.started_at or each.ended_at or _NEVER, each.ended_at or _NEVER))
+
+
+def _outcome(result: bytes) -> dict[str, Any]:
+    has_failed = result.startswith(FAILED)
+    return {"result": b"" if has_failed else result, "has_failed": has_failed}
 
 
 def _entry(kind: StepKind, name: str, since: bytes | int, ended: bytes | int, **more: Any) -> TimelineEntry:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from taskq_core.broker.operations.services import read_cancel
 from taskq_core.clock import utc_datetime
 from taskq_core.execution.context import TaskContext, current
+from taskq_core.execution.step_failures import track_branches
 from taskq_core.handles.expiry import check_expiry
 from taskq_core.service.user_code import readable
 from taskq_core.worker.context import WorkerContext
@@ -64,6 +65,7 @@ class Executor:
         self._listener = context.listener if context.listener.per_task else None
         self._state = state
         self._loop = asyncio.get_running_loop()
+        track_branches(self._loop)
         self._most_abandoned = context.config.concurrency
         self._deadlines = Deadlines(context, self._overdue)
         self._progress = ProgressWriter(context, settler.add)

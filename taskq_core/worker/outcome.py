@@ -247,9 +247,8 @@ def warn_oversized(run: Run, result: OversizedResult) -> None:
 
 def _record(run: Run, error: BaseException | None, now_s: float, duration_s: float, worker: str) -> bytes:
     """Return a record of this attempt, which is stored with the task."""
-    return record_attempt(
-        run.message.retried + 1, worker=worker, started_s=now_s - duration_s, ended_s=now_s, error=error
-    )
+    number = run.message.retried + 1 if run.failed_step is None else run.failed_step.count
+    return record_attempt(number, worker=worker, started_s=now_s - duration_s, ended_s=now_s, error=error)
 
 
 def _snoozed_or_discarded(run: Run, error: BaseException | None) -> Settlement:
@@ -310,7 +309,9 @@ def _failure(run: Run, error: BaseException | None) -> _Failure | None:
     # Name the origin, because a bare CancelledError looks as if an operator or the worker had cancelled the run.
     if isinstance(error, asyncio.CancelledError):
         text += " (not cancelled by the worker)"
-    is_final = isinstance(error, StepError) and error.is_final
+    is_final = (isinstance(error, StepError) and error.is_final) or (
+        run.failed_step is not None and run.failed_step.is_final
+    )
     return _Failure(text, error, is_final=is_final or _is_final(run, error))
 
 
@@ -329,14 +330,16 @@ def _failed(run: Run, failure: _Failure, now_s: int) -> Settlement:
     is_expired = isinstance(failure.error, TaskExpiredError)
     if failure.is_dropped or (is_expired and is_discarded_when_expired(message)):
         return Settlement(run.task_id, Outcome.DONE, run.number)
-    if failure.is_final or message.retried >= message.retry:
+    step = run.failed_step  # failures are counted for each step, and the others for the task
+    retried = message.retried if step is None else step.count - 1
+    if failure.is_final or retried >= message.retry:
         stored = archived_message(message, error=failure.text, failed_at_s=now_s)
         return Settlement(run.task_id, Outcome.ARCHIVE, run.number, message=stored)
     _store_first_run_trace(run)
-    delay = failure.delay if failure.delay is not None else _delay(run, failure.error)
-    counts = isinstance(failure.error, Retry) or _counts(run, failure.error)
-    stored = retried_message(message, error=failure.text, failed_at_s=now_s, counts=counts)
-    outcome = Outcome.RETRY if counts else Outcome.RETRY_UNCOUNTED
+    delay = failure.delay if failure.delay is not None else _delay(run, failure.error, max(0, retried))
+    is_counted = isinstance(failure.error, Retry) or counts(run, failure.error)
+    stored = retried_message(message, error=failure.text, failed_at_s=now_s, counts=is_counted and step is None)
+    outcome = Outcome.RETRY if is_counted else Outcome.RETRY_UNCOUNTED
     return Settlement(run.task_id, outcome, run.number, message=stored, delay_ms=_milliseconds(delay))
 
 
@@ -349,7 +352,8 @@ def _store_first_run_trace(run: Run) -> None:
             headers[FIRST_RUN] = traceparent
 
 
-def _counts(run: Run, error: BaseException) -> bool:
+def counts(run: Run, error: BaseException) -> bool:
+    """Return whether an error of a run counts as a failure, by the options of its task."""
     if run.task is None:
         return True
     return counts_as_failure(
@@ -385,8 +389,7 @@ def lease_lost(run: Run, error: BaseException | None) -> LeaseLostError:
     return lost
 
 
-def _delay(run: Run, error: BaseException) -> float:
-    retried = run.message.retried
+def _delay(run: Run, error: BaseException, retried: int) -> float:
     if run.task is None:
         return asynq_default(retried, error)
     assert run.context is not None

@@ -193,7 +193,7 @@ class RunBuffer:
         run, steps = self._run, self._steps
         if steps is not None:
             if run.ending is None:
-                run.error = steps.check_end(run.error)
+                run.error, run.failed_step = steps.failure_behind(steps.check_end(run.error))
             # A run whose result is stored may still fail, because the result may have no JSON form.
             has_result = run.result is not None and run.message.retention
             has_succeeded = run.error is None and run.ending in (None, Ending.SHUTDOWN) and not has_result

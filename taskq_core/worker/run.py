@@ -14,6 +14,7 @@ from typing import Any
 from taskq_core.broker.operations.runs import Settlement
 from taskq_core.broker.operations.services import CancelOutcome
 from taskq_core.execution.context import TaskContext, current
+from taskq_core.execution.step_failures import StepFailure
 from taskq_core.tasks.handlers import Handler
 from taskq_core.tasks.middleware import MiddlewareStack
 from taskq_core.tasks.options import DEFAULT_TIMEOUT_S
@@ -79,6 +80,7 @@ class Run:
         was_sent: True if the settlement was sent before, whether Redis answered or not.
         duration_s: Seconds from its start to its end; set with the settlement.
         error: Exception of the function.
+        failed_step: The step whose failure has ended the function, or None.
         failure: Exception for the error handlers, or None if the run did not fail. Set with the settlement.
         is_reported: True while error handlers and observers run.
         is_abandoned: True once it was settled while its function still runs.
@@ -115,6 +117,7 @@ class Run:
     was_sent: bool = False
     result: object = None
     error: BaseException | None = None
+    failed_step: StepFailure | None = None
     failure: BaseException | None = None
     is_reported: bool = False
     is_over: bool = False

@@ -17,10 +17,12 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import extend_leases
 from taskq_core.broker.plans import arun_plan
 from taskq_core.errors import BrokerError, BrokerUnavailableError, EnqueueError, StepError, TaskInterrupted
+from taskq_core.execution.step_failures import branch, in_branch
 from taskq_core.execution.step_record import Steps
 from taskq_core.handles.source import NOT_YET
 from taskq_core.handles.workflow_plans import ask_raw_result
 from taskq_core.wire import QueueKeys
+from taskq_core.worker.outcome import counts
 from taskq_core.worker.run import Ending, Run
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ PATIENCE_S = 5.0
 """Maximum seconds for one request to Redis."""
 CHECK_S = 0.2
 """Seconds between two checks whether a run that waits for Redis has to end."""
+PAUSE_MAX_S = 5.0
+"""Maximum seconds for which a run waits for the next attempt of a step. Before a longer wait, the run ends."""
 BLOCKING = (
     "this call would block the event loop; in a coroutine, use `async for`, or the method with the prefix `a`, such as "
     "`astep`, and `acursor` before the first `checkpoint`"
@@ -71,10 +75,16 @@ class RunSteps(Steps):
     """
 
     def __init__(self, run: Run, writer: "ProgressWriter") -> None:
-        signals = {} if run.task is None else run.task.options.signals
-        tracing = writer.app.runtime.tracing
+        assert run.task is not None
         super().__init__(
-            run.queue, run.task_id, owner=writer.owner, run=run.number, tracing=tracing, span=run.span, signals=signals
+            run.queue,
+            run.task_id,
+            owner=writer.owner,
+            run=run.number,
+            tracing=writer.app.runtime.tracing,
+            span=run.span,
+            signals=run.task.options.signals,
+            step_errors=run.task.options.step_errors,
         )
         self._run = run
         self._writer = writer
@@ -92,12 +102,13 @@ class RunSteps(Steps):
         if asyncio._get_running_loop() is not None:
             work.close()
             raise StepError(BLOCKING, is_final=True)
-        return asyncio.run_coroutine_threadsafe(work, self._writer.loop).result()
+        return asyncio.run_coroutine_threadsafe(in_branch(branch.get(), work), self._writer.loop).result()
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine from a coroutine of any event loop, and return its result."""
         if asyncio.get_running_loop() is self._writer.loop:
             return await work
+        work = in_branch(branch.get(), work)
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._writer.loop))
 
     async def _ask(self, operation: Operation[T], *, at_end: bool = False) -> T:
@@ -126,6 +137,19 @@ class RunSteps(Steps):
         if not (await self._ask(extend)).owned[0]:
             raise TaskInterrupted
         run.lease_until = sent_at + writer.lease_s - 1  # Redis stores whole seconds
+
+    def _counts(self, error: Exception) -> bool:
+        return counts(self._run, error)
+
+    async def _pause(self, seconds: float) -> bool:
+        if seconds > PAUSE_MAX_S:
+            return False
+        until = self._writer.clock.monotonic() + seconds
+        while (left := until - self._writer.clock.monotonic()) > 0:
+            if self._run.ending is not None:
+                raise TaskInterrupted
+            await asyncio.sleep(min(left, CHECK_S))
+        return True
 
     async def _start_children(self, name: str, workflow_id: str, calls: Sequence[Any]) -> None:
         run = self._run

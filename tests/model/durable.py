@@ -201,6 +201,18 @@ class DurableMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.state == "active")
     @rule(name=names)
+    def count_a_failure(self, name: str) -> None:
+        count = b"%d 1" % (self.failures(name) + 1)
+        self.record[f"a:{name}"] = count
+        for _ in range(2):
+            step = steps.store_step(self.queue, "t", f"a:{name}", count, owner="w", run=self.call_of_run)
+            assert self.ask(step, timed=False) == count
+
+    def failures(self, name: str) -> int:
+        return int(self.record.get(f"a:{name}", b"0").partition(b" ")[0])
+
+    @precondition(lambda self: self.state == "active")
+    @rule(name=names)
     def stop_waiting_for_a_signal(self, name: str) -> None:
         number = int(self.record.get(f"n:{name}", 0)) + 1
         self.record |= {f"r:{name}#{number}": b"5 ", f"n:{name}": b"%d" % number}
@@ -236,12 +248,13 @@ class DurableMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.state == "active")
     @rule(
-        kind=st.sampled_from("zrrrcc"), name=names, ahead=st.integers(0, 1), seconds=st.sampled_from((0, 1, 50, 5000))
+        kind=st.sampled_from("zyrrrcc"), name=names, ahead=st.integers(0, 1), seconds=st.sampled_from((0, 1, 50, 5000))
     )
     def wait(self, kind: str, name: str, ahead: int, seconds: int) -> None:
         """Wait for at most this number of seconds; 0 without a limit."""
         number = max(1, int(self.record.get(f"n:{name}", 0)) + ahead)
-        wait = {"z": f"z:{name}", "r": f"r:{name}#{number}", "c": f"c:{name}"}[kind]
+        retry = f"y:{name}#{self.failures(name)}"
+        wait = {"z": f"z:{name}", "y": retry, "r": f"r:{name}#{number}", "c": f"c:{name}"}[kind]
         if kind == "c" and f"c:{name}" not in self.record:
             return
         until_ms, emitted = 1000 * (self.now_s + seconds) if seconds else 0, self.next()

@@ -1,7 +1,8 @@
-"""The durable task of the soak: two steps, a sleep, two sub-tasks, and two signals, sent about when it waits for them.
+"""The durable task of the soak: steps, a sleep, two sub-tasks, and two signals, sent about when it waits for them.
 
-The task records each execution of a step and each result of a step or of the sub-tasks. The worker that ran the first
-step sends the signals a moment later, and records which signals arrived.
+One step fails, and the task catches its failure. Another step fails in its first attempt. The task records each
+execution of a step and each result of a step or of the sub-tasks. The worker that ran the first step sends the signals
+a moment later, and records which signals arrived.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import os
 import random
 from typing import Any
 
-from taskq_core import TaskContext, TaskHandle, current_task
+from taskq_core import StepFailedError, TaskContext, TaskHandle, current_task
 from taskq_core.errors import TaskQError
 from tests.soak import program
 from tests.soak.program import app
@@ -19,6 +20,7 @@ PARTS = [1, 2]
 """Results of the sub-tasks."""
 
 _numbers = itertools.count(1)
+_failed: set[str] = set()
 _senders: set[asyncio.Task[None]] = set()
 
 
@@ -32,6 +34,21 @@ async def work(step: str) -> str:
     program.record("durable", step=step, ran=value)
     await asyncio.sleep(random.uniform(0, 0.2))
     return value
+
+
+async def decline() -> None:
+    """Fail with a text that is different for each execution."""
+    value = _new_value()
+    program.record("durable", step="charge", ran=value)
+    raise ValueError(value)
+
+
+async def fail_at_first(task_id: str) -> str:
+    """Fail in the first execution in this process."""
+    if task_id not in _failed:
+        _failed.add(task_id)
+        raise ValueError("at first")
+    return await work("repeated")
 
 
 async def ask_for_signals() -> str:
@@ -71,7 +88,15 @@ async def durable(context: TaskContext, slot: int) -> None:
 
     has("ask", await context.astep("ask", ask_for_signals))
     has("first signal", await context.areceive("go", str, timeout=2, default=None))
+    try:
+        await context.astep("charge", decline)
+    except StepFailedError as error:
+        charge = error.text
+    has("release", await context.astep("release", work, "release"))
+    has("charge", charge)  # its failure is stored before the step "release" begins
     await context.asleep(0.3)
+    policy = context.using(max_retry=9, retry_delay=0.1)
+    has("repeated", await policy.astep("repeated", fail_at_first, context.id))
     parts = [part.using(queue=context.queue).s(context.id, number) for number in PARTS]
     has("parts", await context.acall(*parts))
     has("work", await context.astep("work", work, "work"))

@@ -1,4 +1,4 @@
-"""`python -m tests.soak.mutants`: test the soak. It must be red for each of sixteen deliberate errors in the code.
+"""`python -m tests.soak.mutants`: test the soak. It must be red for each of seventeen deliberate errors in the code.
 
 Each mutant is a small change of a copy of the tree, with a schedule of faults that exposes the error. A control run
 with all these faults on an unchanged copy must be green. Exits with 0 if all runs have the expected result.
@@ -196,13 +196,25 @@ MUTANTS = (
         changes=(
             Change(
                 file="taskq_core/execution/step_record.py",
-                old="stored = self._record[field] = _answered(await self._ask(store, at_end=True))",
+                old="stored = self._record[field] = _accepted(await self._ask(store, at_end=True))",
                 new="stored = self._record[field] = value\n"
                 "        request = self._ask(store, at_end=True)\n"
                 "        if field[:2] == 's:':\n"
                 "            asyncio.get_running_loop().call_later(0.5, asyncio.ensure_future, request)\n"
                 "        else:\n"
-                "            stored = self._record[field] = _answered(await request)",
+                "            stored = self._record[field] = _accepted(await request)",
+            ),
+        ),
+        faults=(1,),
+        shows=frozenset({27}),
+    ),
+    Mutant(
+        name="caught failure of a step not stored",
+        changes=(
+            Change(
+                file="taskq_core/execution/step_record.py",
+                old="if each.data and each.is_caught_by(branch.get()):",
+                new="if False:",
             ),
         ),
         faults=(1,),

@@ -13,6 +13,7 @@ from tests.rows import rows
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "TaskWaiting": ("r:review#1", 1_700_000_000_000, 2),
+    "StepFailedError": ("charge", "ValueError", "a text"),
     "TaskArgumentsError": ("task", "parameter", "a problem"),
     "PayloadError": ("task", "parameter", "a problem"),
     "MissingReferenceError": ("task", "shop.Order", (1, 2)),

@@ -2,8 +2,10 @@
 --   of            mark of the task, equal to the task's field taskq_steps. A later task with the same id has another
 --                 mark, so it never finds the steps of the earlier task
 --   g:<fence>     '1' for each run whose links contain its fence "<token>.<run>" as the generation of the task
---   s:<name>      result of a step: "<end, Unix ms> <duration, ms> <JSON>"
---   k:<name>      results of sub-tasks, in the same form. If sub-tasks failed, '!' precedes the JSON
+--   s:<name>      result of a step: "<end, Unix ms> <duration, ms> <JSON>". '!' precedes the JSON of a failure that the
+--                 code of the task has caught
+--   a:<name>      "<number of failures of a step> <last failure, Unix ms>"
+--   k:<name>      results of sub-tasks, in the form of s:<name>. If sub-tasks failed, '!' precedes the JSON
 --   c:<name>      sub-tasks: "<start, Unix ms> <id of their workflow>"
 --   e:<name>      end of the sub-tasks (Unix ms)
 --   r:<name>#<k>  k-th signal: "<arrival, Unix ms> <JSON>", without JSON if the task stopped waiting for it
@@ -18,7 +20,8 @@
 --   p:iterate     position of the loops, in the form of s:<name>; deleted when the task has succeeded
 --   u:<wait>      the end and the start of a wait: "<Unix ms> <Unix ms>", with the end '-' while it has no time limit
 --   waiting       "<end> <wait>", the end as in u:<wait>: the wait for which the task is scheduled: z:<name> sleep,
---                 r:<name>#<k> signal, c:<name> sub-tasks. The next run ends this wait, for whatever reason it starts
+--                 r:<name>#<k> signal, c:<name> sub-tasks, y:<name>#<k> the attempt of a step after its k-th failure.
+--                 The next run ends this wait, for whatever reason it starts
 --   try           "<attempt> <run>" of the last run, "<attempt> w" while the task waits. The run after a wait belongs
 --                 to the same attempt. Every other run is another attempt, even after an interruption
 --   x             number of values that this attempt emitted outside its steps before it waited

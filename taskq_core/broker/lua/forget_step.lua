@@ -1,7 +1,7 @@
 --[[
-  forget_step: delete a stored step result, a signal or the position of the loops of a task that is not running, so that
-  the next run of the task repeats the step or the wait, or begins the loops again. If the task waits for a later signal of the same name, start the task, because the
-  number of its wait has changed.
+  forget_step: delete a stored result or failure of a step, a signal or the position of the loops of a task that is not
+  running, so that the next run of the task repeats the step or the wait, or begins the loops again. If the task waits
+  for a later signal of the same name, start the task, because the number of its wait has changed.
 
   KEYS[1]  hash    the task
   KEYS[2]  hash    record of its steps, see `_steps`
@@ -35,7 +35,7 @@ elseif fields[1] == 'active' then
 elseif not fields[2] or redis.call('HGET', KEYS[2], 'of') ~= fields[2] then
   return 0
 end
-local deleted = redis.call('HDEL', KEYS[2], 's:' .. ARGV[3], 'k:' .. ARGV[3], 'p:' .. ARGV[3])
+local deleted = redis.call('HDEL', KEYS[2], 's:' .. ARGV[3], 'a:' .. ARGV[3], 'k:' .. ARGV[3], 'p:' .. ARGV[3])
 local name, number = string.match(ARGV[3], '^(.*)#(%d+)$')
 local value = name and redis.call('HGET', KEYS[2], 'r:' .. ARGV[3])
 if value then -- each later signal of this name gets the previous number, and its wait begins again

@@ -1,6 +1,6 @@
 --[[
-  store_step: store the result of a step of a running task, or the position of its loops, after the values that the task
-  emitted before. Or record that the task stopped waiting for a signal.
+  store_step: store the result of a step of a running task, the number of its failures, or the position of the loops,
+  after the values that the task emitted before. Or record that the task stopped waiting for a signal.
 
   KEYS[1]  hash    the task
   KEYS[2]  zset    leases: id by expiry (Unix s)
@@ -38,7 +38,9 @@ if string.sub(ARGV[3], 1, 2) == 'p:' then
 elseif ARGV[6] then
   append(KEYS[3], KEYS[5], ARGV[1], ARGV[2], 6)
 end
-if redis.call('HSETNX', KEYS[3], ARGV[3], ARGV[4]) == 0 then
+if string.sub(ARGV[3], 1, 2) == 'a:' then
+  redis.call('HSET', KEYS[3], ARGV[3], ARGV[4])
+elseif redis.call('HSETNX', KEYS[3], ARGV[3], ARGV[4]) == 0 then
   return redis.call('HGET', KEYS[3], ARGV[3])
 elseif ARGV[5] ~= '' then
   redis.call('HINCRBY', KEYS[3], 'n:' .. ARGV[5], 1)

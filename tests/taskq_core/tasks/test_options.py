@@ -34,6 +34,7 @@ WORKER_OPTIONS: dict[str, Any] = {
     "on_missing": "discard",
     "max_result_bytes": 10,
     "signals": {"review": bool},
+    "step_errors": ValueError,
 }
 BERLIN = timezone(timedelta(hours=1))
 
