@@ -41,6 +41,7 @@ async def test_the_home_page_lists_every_queue(filled: TaskQ) -> None:
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     rows = [re.sub(r"<[^>]*>|\s", "", row) for row in re.findall(r"<tr>.*?</tr>", page.text, re.DOTALL)]
     assert [row[:14] for row in rows if row.startswith(("default", "low"))] == ["defaultnoworke", "lowpaused11sch"]
+    assert re.search(r'<a href="queue\?name=low&amp;state=scheduled"[^>]*>\s*<rect[^>]*fill-scheduled', page.text)
 
 
 async def test_without_queues_the_home_page_shows_a_hint(taskq: TaskQ) -> None:
@@ -80,6 +81,7 @@ async def test_the_page_of_a_queue_shows_all_figures(filled: TaskQ) -> None:
     assert 'aria-label="Breadcrumb"' in page.text
     assert re.search(r"scheduled <b>1</b>", page.text)
     assert "<bdi>note</bdi>" in page.text
+    assert page.text.count("<g>") == 30, "the history has a bar for each day"
 
 
 @rows(

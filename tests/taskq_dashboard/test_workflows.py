@@ -6,7 +6,9 @@ import re
 import pytest
 
 from taskq_core import TaskQ
+from taskq_core.inspector import AsyncInspector
 from taskq_core.testing import adrain
+from taskq_core.wire import TaskState
 from taskq_core.workflow import Workflow, WorkflowHandle, group, step
 from tests.redis_server import RedisServer
 from tests.rows import rows
@@ -201,6 +203,24 @@ async def test_only_operators_change_workflows_and_only_by_a_form(taskq: TaskQ) 
             assert (await web.get(path, params=fields)).status_code == 200
 
     assert (await handle.arefresh()).state == "running"
+
+
+async def test_failed_steps_are_run_again(taskq: TaskQ, server: RedisServer) -> None:
+    handle = await enqueued(taskq)
+    inspector = AsyncInspector(taskq)
+    (task,) = (await inspector.tasks("default", TaskState.PENDING)).tasks
+    await inspector.archive_task(task.queue, task.id)
+    server.client.hset(taskq.runtime.keys.queue("default").workflow(handle.id), mapping={"s0": "f", "bad": 1})
+    fields = {"queue": "default", "id": handle.id, "back": "queue?name=default"}
+
+    async with looking(dashboard_of(taskq)) as web:
+        asked = await web.get("/workflow-retry", params=fields)
+        await act(web, "/workflow-retry", **fields)
+        message = message_of(await web.get("/queue?name=default"))
+
+    assert "(1)" in asked.text
+    assert message.startswith("1 step of the workflow")
+    assert (await inspector.queue_info("default")).sizes[TaskState.PENDING] == 1
 
 
 async def test_actions_are_logged_with_the_user_and_failed_ones_are_reported(
