@@ -20,16 +20,15 @@ from django.urls import path
 from django.utils.translation import ngettext_lazy
 
 from taskq_django import taskq
+from taskq_django.admin import OutboxTaskAdminMixin, PeriodicTaskAdminMixin, QueueAdminMixin
 from taskq_django.admin.actions import confirmed_action
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
 from taskq_django.admin.rows import ListRows, Rows
 from taskq_django.admin.tasks import TaskAdminMixin
-from taskq_django.models import Queue, Task, Worker
+from taskq_django.models import OutboxTask, PeriodicTask, Queue, Task, Worker
 from tests.redis_server import RedisServer
 from tests.rows import rows
-from tests.taskq_django.admin_pages import offered
-
-HOSTILE = "</pre><script>alert('x')</script>"
+from tests.taskq_django.admin_pages import HOSTILE, offered
 
 
 class CountedRows(Rows):
@@ -185,6 +184,22 @@ class ProjectWorkerAdmin(WorkerAdmin):
         done.append(("nod", [row.id for row in rows]))
 
 
+class ThemedQueueAdmin(QueueAdminMixin, ThemedModelAdmin):
+    """The page of queues of a theme."""
+
+
+class ThemedOutboxTaskAdmin(OutboxTaskAdminMixin, ThemedModelAdmin):
+    """The page of the outbox of a theme."""
+
+    list_display = ("task_id", "waits")
+
+
+class ThemedPeriodicTaskAdmin(PeriodicTaskAdminMixin, ThemedModelAdmin):
+    """The page of periodic tasks of a theme."""
+
+    list_display = ("name", "upcoming")
+
+
 class ShortTaskAdmin(TaskAdminMixin, BaseAdmin):
     """The page of tasks with few actions."""
 
@@ -197,10 +212,21 @@ project.register(Task, ShortTaskAdmin)
 site = admin.AdminSite("themed")
 site.register(Task, ThemedTaskAdmin)
 site.register(Worker, WorkerAdmin)
-urlpatterns = [path("admin/", admin.site.urls), path("themed/", site.urls), path("project/", project.urls)]
+without_tasks = admin.AdminSite("without-tasks")
+without_tasks.register(Queue, ThemedQueueAdmin)
+without_tasks.register(OutboxTask, ThemedOutboxTaskAdmin)
+without_tasks.register(PeriodicTask, ThemedPeriodicTaskAdmin)
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("themed/", site.urls),
+    path("project/", project.urls),
+    path("without-tasks/", without_tasks.urls),
+]
 LIST = "/themed/taskq_django/worker/"
 THEME = {
-    "theme/list.html": '{% extends "admin/change_list.html" %}{% block pretitle %}{{ cl.theme }}{% endblock %}',
+    "theme/list.html": '{% extends "admin/change_list.html" %}{% block pretitle %}{{ cl.theme }}{% endblock %}'
+    '{% block pagination %}{{ block.super }}{% if cl.opts.model_name == "queue" %}'
+    '{% include "admin/taskq_django/queue_history.html" %}{% endif %}{% endblock %}',
     "theme/form.html": '{% extends "admin/change_form.html" %}{% block pretitle %}themed form{% endblock %}',
 }
 
@@ -255,6 +281,25 @@ def test_the_pages_work_with_another_model_admin_and_its_templates(staff: Client
     assert address.startswith("/themed/")
     assert "themed form" in page
     assert handle.id in page
+
+
+@pytest.mark.redis
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_a_site_without_pages_of_tasks_links_to_none(client: Client, redis: RedisServer) -> None:
+    client.force_login(User.objects.create_superuser("root"))
+    taskq.remote("email:deliver").delay()
+    home = "/without-tasks/taskq_django/"
+
+    addresses = [f"{home}{name}/" for name in ("queue", "outboxtask", "periodictask")]
+    lists = [client.get(address).content.decode() for address in addresses]
+    (address,) = re.findall(r'<th class="field-name"><a href="([^"]*)"', lists[0])
+    page = client.get(address).content.decode()
+
+    assert all("themed list" in html for html in lists)
+    assert "0 runs in 30 days" in lists[0]
+    assert "themed form" in page
+    assert f"{home}queue/default/act/pause/" in page
+    assert "/taskq_django/task/" not in lists[0] + page
 
 
 @pytest.mark.redis

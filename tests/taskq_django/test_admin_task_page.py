@@ -17,18 +17,24 @@ from taskq_django import taskq
 from tests.publishing import publish_task
 from tests.redis_server import RedisServer
 from tests.rows import rows
-from tests.taskq_django.admin_pages import TASKS, enqueue, fields, key, messages, page_of, payload_of, put, user
+from tests.taskq_django.admin_pages import (
+    HOSTILE,
+    TASKS,
+    enqueue,
+    errors,
+    fields,
+    key,
+    messages,
+    page_of,
+    payload_of,
+    put,
+    user,
+)
 
-pytestmark = [pytest.mark.redis, pytest.mark.django_db]
-HOSTILE = "</pre></textarea><script>alert('x')</script>"
+pytestmark = [pytest.mark.redis, pytest.mark.django_db, pytest.mark.usefixtures("at_once")]
+
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 FORM = '<form method="post" id="task_form"'
-
-
-@pytest.fixture(autouse=True)
-def at_once(redis: RedisServer, settings: Any) -> None:
-    """Tasks are sent at once, because each test is a transaction that never commits."""
-    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}
 
 
 @pytest.fixture
@@ -58,10 +64,6 @@ def edit(client: Client, handle: Any, arguments: str, **more: Any) -> Any:
     """Open the page, change the arguments and save."""
     data = form_of(client.get(page_of(handle)).content.decode())
     return client.post(page_of(handle), {**data, "arguments": arguments, "_save": "Save", **more}, follow=True)
-
-
-def errors(html: str) -> str:
-    return " ".join(unescape(text) for text in re.findall(r'<ul class="errorlist[^>]*>(.*?)</ul>', html, re.DOTALL))
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
@@ -174,25 +176,18 @@ def test_a_task_links_to_its_trace_if_the_setting_has_a_url(
     assert link in html
 
 
-def test_an_invalid_trace_header_causes_no_link(pages: Callable[..., str], redis: RedisServer, settings: Any) -> None:
-    settings.TASKQ = {**settings.TASKQ, "TRACE": {"URL": "https://tempo.example/{trace_id}"}}
-    handle = enqueue()
-    put(redis, handle, "pending", headers={"traceparent": 'x" onclick="alert(1)'})
-
-    assert "tempo.example" not in pages(page_of(handle))
-
-
-def test_a_user_with_view_permissions_only_sees_arguments_without_a_form(client: Client, redis: RedisServer) -> None:
-    client.force_login(user("eve", "view_task", "view_payload"))
+@pytest.mark.parametrize("permission", ["view_payload", "change_task"])
+def test_only_a_user_who_may_see_and_change_arguments_can_save_the_form(
+    client: Client, redis: RedisServer, permission: str
+) -> None:
+    client.force_login(user("eve", "view_task", permission))
     handle = enqueue(to="grace@example.com")
 
     html = client.get(page_of(handle)).content.decode()
-
-    assert "grace@example.com" in html
-    assert "<textarea" not in html
-    assert 'name="_save"' not in html
-    assert "/act/" not in html
     response = client.post(page_of(handle), {"arguments": "{}", "shown": "", "_save": "Save"})
+
+    assert ("grace@example.com" in html) is (permission == "view_payload")
+    assert "<textarea" not in html
     assert response.status_code == 403
     assert payload_of(redis, handle) == b'{"to":"grace@example.com"}'
 
@@ -248,15 +243,6 @@ def test_the_arguments_of_a_waiting_task_can_be_changed(operator: Client, redis:
         key(handle),
         "Changed Arguments.",
     )
-
-
-def test_a_task_with_changed_arguments_is_run_with_them(operator: Client, redis: RedisServer) -> None:
-    handle = taskq.tasks["shop:greet"].delay("Grace")
-
-    edit(operator, handle, '{"name": "Ada"}')
-    call_command("runworker", "--burst", verbosity=0)
-
-    assert handle.result(timeout=60) == "hello Ada"
 
 
 @rows(
@@ -432,7 +418,7 @@ def test_a_waiting_task_shows_its_steps_and_is_approved_once(client: Client, wai
     assert rejected == ["1 was skipped: changed since the page was loaded."]
     assert "review#2" in again
     assert '{"approved": true}</textarea>' in invalid
-    assert errors(refused.content.decode()) == "<li>Enter a valid JSON.</li>"
+    assert errors(refused.content.decode()) == "Enter a valid JSON."
     assert sent == ["1 signal was sent."]
     assert Inspector(taskq).task("default", waiting.id).result == b"[true,false]"
     assert [(str(entry.user), entry.change_message) for entry in LogEntry.objects.order_by("id")] == [

@@ -18,8 +18,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test import AsyncRequestFactory, RequestFactory
 from django.utils import timezone, translation
 
-from taskq_core import ConfigurationError, TaskContext, TaskFilter, TaskInfo, TaskState, current_task
-from taskq_core.execution.context import current
+from taskq_core import ConfigurationError, TaskContext, TaskFilter, TaskInfo, TaskState
 from taskq_core.execution.propagation import LANGUAGE, REQUEST_ID, TIME_ZONE, request_id
 from taskq_core.inspector import Inspector
 from taskq_core.scheduler import Scheduler
@@ -461,50 +460,6 @@ class TestTheLog:
             drain()
 
         assert lines == [f"looking|carrying:look|{handle.id}|low|r-1"]
-
-    @pytest.mark.redis
-    def test_log_records_of_the_worker_have_the_request_id(
-        self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(look, "body", lambda: seen[0])
-        with of_a_request():
-            handle = look.delay()
-        with self.written("taskq.worker") as lines:
-            drain(raises=False)
-
-        failed = [line for line in lines if "task failed: name=carrying:look" in line]
-        assert [line.partition("|")[2].splitlines()[0] for line in failed] == [f"carrying:look|{handle.id}|default|r-1"]
-
-    def test_log_records_of_a_request_have_its_id_and_others_none(self) -> None:
-        with self.written("tests.propagation", default="") as bare:
-            logger.info("nothing")
-        with self.written("tests.propagation") as lines:
-            logger.info("nothing")
-            with of_a_request():
-                logger.info("request")
-            logger.info("given", extra={"queue": "own"})
-
-        assert lines == ["nothing|-|-|-|-", "request|-|-|-|r-1", "given|-|-|own|-"]
-        assert bare == ["nothing||||"]
-
-    def test_a_worker_without_an_adapter_reads_the_header(self) -> None:
-        token = current.set(TaskContext(id="1", name="a", queue="b", headers={"taskq-request-id": "r-3"}))
-        try:
-            with self.written("tests.propagation") as lines:
-                logger.info(current_task().name)
-        finally:
-            current.reset(token)
-
-        assert lines == ["a|a|1|b|r-3"]
-
-
-@pytest.mark.redis
-def test_propagated_values_are_stored_as_message_headers(redis: RedisServer, inspector: Inspector) -> None:
-    with of_a_request():
-        handle = look.delay()
-
-    info: Any = inspector.task("default", handle.id)
-    assert info.headers["taskq-request-id"] == "r-1"
 
 
 @pytest.mark.usefixtures("redis")
