@@ -15,7 +15,6 @@ from jinja2 import nodes
 
 from scripts.translations import ADMIN, DASHBOARD, JINJA, LANGUAGES, Domain, problems, texts, untranslated
 from taskq_core import TaskQ
-from taskq_core.doctor.node_rules import NODE_CHECKS, NODE_RULES
 from taskq_core.errors import TaskQError
 from taskq_core.inspector import AsyncInspector
 from taskq_core.settings.language import translated_with
@@ -143,10 +142,6 @@ def test_texts_are_found_whatever_marks_them() -> None:
     assert ("", "Enqueue <bdi>%(name)s</bdi>", "") in found
     assert ("", "Runs %(count)s task", "Runs %(count)s tasks") in found
     assert ("", "set appendfsync everysec", "") in found
-
-
-def test_all_checks_of_the_doctor_are_translated() -> None:
-    assert len(NODE_CHECKS) == len(NODE_RULES)
 
 
 def test_admin_and_dashboard_have_the_same_chinese_translations() -> None:
@@ -280,19 +275,6 @@ async def test_column_heads_differ_from_page_links_in_chinese(shop: tuple[TaskQ,
     assert {"下次", "上次"} <= heads["schedules"]
     assert "最近值" in heads["metrics"]
     assert {page for page, each in heads.items() if each & {"首页", "上一页", "下一页", "末页"}} == set()
-
-
-@pytest.mark.redis
-async def test_a_task_with_an_empty_payload_says_that_it_is_empty(
-    taskq: TaskQ, session_redis_server: RedisServer
-) -> None:
-    """The page does not show the message of empty lists."""
-    handle = await taskq.remote("note").adelay(word="w")
-    session_redis_server.client.hset(f"asynq:{{default}}:t:{handle.id}", "msg", b"")
-    async with looking(dashboard_of(taskq), accept_language=CHINESE) as web:
-        page = await web.get(f"/task?queue=default&id={handle.id}")
-
-    assert '<p class="quiet">无</p>' in page.text
 
 
 @pytest.mark.redis

@@ -11,7 +11,6 @@ from taskq_core.testing import adrain
 from taskq_core.wire import TaskState
 from taskq_core.workflow import Workflow, WorkflowHandle, group, step
 from tests.redis_server import RedisServer
-from tests.rows import rows
 from tests.taskq_dashboard.dashboards import act, dashboard_of, looking, message_of
 
 pytestmark = pytest.mark.redis
@@ -188,23 +187,6 @@ async def test_a_damaged_workflow_is_reported(taskq: TaskQ, server: RedisServer)
     assert "damaged data in Redis: field &#39;spec&#39;" in page.text
 
 
-async def test_only_operators_change_workflows_and_only_by_a_form(taskq: TaskQ) -> None:
-    handle = await enqueued(taskq)
-    fields = {"queue": "default", "id": handle.id}
-
-    for path in ("/workflow-cancel", "/workflow-retry"):
-        async with looking(dashboard_of(taskq), user="vera:viewer") as web:
-            assert (await act(web, path, **fields)).status_code == 403
-            assert (await web.get(path, params=fields)).status_code == 403
-        async with looking(dashboard_of(taskq, read_only=True)) as web:
-            assert (await act(web, path, **fields)).status_code == 403
-        async with looking(dashboard_of(taskq)) as web:
-            assert (await web.post(path, data=fields)).status_code == 403
-            assert (await web.get(path, params=fields)).status_code == 200
-
-    assert (await handle.arefresh()).state == "running"
-
-
 async def test_failed_steps_are_run_again(taskq: TaskQ, server: RedisServer) -> None:
     handle = await enqueued(taskq)
     inspector = AsyncInspector(taskq)
@@ -241,25 +223,3 @@ async def test_actions_are_logged_with_the_user_and_failed_ones_are_reported(
     assert (answer.status_code, answer.headers["location"]) == (303, "./queue?name=default")
     assert (await handle.arefresh()).state == "cancelled"
     assert all(word in logged for word in ("workflow-cancel", "olga", handle.id))
-
-
-@rows(
-    ("path", "status", "expected"),
-    [
-        ("/workflows", 400, "queue is missing"),
-        ("/workflows?queue=none", 404, "no queue"),
-        ("/workflow?queue=default", 400, "id is missing"),
-        ("/workflow?queue=default&id=none", 404, "no such workflow"),
-        ("/workflow-step?queue=default&id=x", 400, "step is missing"),
-        ("/workflow-step?queue=default&id=none&step=a", 404, "no such workflow"),
-        ("/workflow-cancel?queue=default&id=none", 404, "no such workflow"),
-        ("/workflow-retry?queue=none&id=x", 404, "no queue"),
-    ],
-)
-async def test_unknown_workflows_show_an_error(taskq: TaskQ, path: str, status: int, expected: str) -> None:
-    await taskq.remote("note").adelay()
-
-    async with looking(dashboard_of(taskq)) as web:
-        page = await web.get(path)
-
-    assert (page.status_code, expected in page.text) == (status, True)
