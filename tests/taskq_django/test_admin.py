@@ -88,16 +88,6 @@ def test_a_long_list_has_pages_that_keep_the_filters(pages: Callable[..., str]) 
     assert shown_ids(pages(TASKS, queue="low", p=999)) == shown_ids(last)
 
 
-def test_a_task_is_found_by_its_whole_id(pages: Callable[..., str]) -> None:
-    wanted, other = enqueue(queue="low"), enqueue()
-
-    assert shown_ids(pages(TASKS, q=wanted.id)) == [wanted.id]
-    assert shown_ids(pages(TASKS, q=f" {other.id} ")) == [other.id]
-    assert shown_ids(pages(TASKS, q=wanted.id, queue="default")) == []
-    assert shown_ids(pages(TASKS, q=wanted.id[:8])) == [wanted.id]
-    assert "None of 2 tasks matches" in pages(TASKS, q="nothing like it")
-
-
 def test_arguments_are_on_the_tasks_own_page_and_their_beginning_in_lists(pages: Callable[..., str]) -> None:
     handle = enqueue(to="user@example.com", count=3, text="x" * 100)
 

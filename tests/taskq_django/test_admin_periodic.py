@@ -297,13 +297,6 @@ class TestList:
         assert "1 periodic task\n" in page(staff, source="database")
 
     @pytest.mark.usefixtures("of_the_code")
-    def test_schedules_from_code_are_listed_when_the_table_is_empty(self, staff: Client) -> None:
-        html = page(staff)
-
-        assert names(html) == ["nightly", "poll"]
-        assert 'class="action-select"' not in html
-
-    @pytest.mark.usefixtures("of_the_code")
     def test_schedules_from_code_are_listed_on_the_last_page(
         self, staff: Client, monkeypatch: pytest.MonkeyPatch
     ) -> None:

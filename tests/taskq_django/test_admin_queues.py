@@ -382,17 +382,6 @@ def test_a_queue_with_tasks_is_deleted_only_with_an_explicit_confirmation(
     assert logged == [("low", DELETION, "Deleted with 0 tasks."), ("default", DELETION, "Deleted with 2 tasks.")]
 
 
-def test_a_queue_with_running_tasks_is_not_deleted(operator: Client, redis: RedisServer, inspector: Inspector) -> None:
-    enqueue()
-    task_id = redis.client.rpoplpush("asynq:{default}:pending", "asynq:{default}:active")
-    redis.client.hset(f"asynq:{{default}}:t:{task_id.decode()}", "state", "active")  # type: ignore[union-attr]  # there is one
-
-    assert "queue 'default' cannot be removed: 1 of its tasks run" in act(
-        operator, "delete_selected", "default", force="on"
-    )
-    assert inspector.queues() == ["default"]
-
-
 def test_actions_can_be_started_from_the_page_of_a_queue(
     operator: Client, redis: RedisServer, inspector: Inspector
 ) -> None:
@@ -424,30 +413,6 @@ def test_other_queues_are_emptied_when_one_is_damaged(
     assert "broken: " in said
     assert "WRONGTYPE" in said
     assert inspector.queue_info("low").size == 0
-
-
-def test_a_redis_error_during_an_action_is_reported_and_finished_work_is_logged(
-    operator: Client, redis: RedisServer, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    enqueue("a")
-    enqueue("b")
-    real = Inspector.pause
-
-    def pause(self: Inspector, queue: str) -> None:
-        if queue == "b":
-            from taskq_core import BrokerUnavailableError
-
-            raise BrokerUnavailableError("no answer within 5 s")
-        real(self, queue)
-
-    monkeypatch.setattr(Inspector, "pause", pause)
-
-    said = act(operator, "pause", "a", "b")
-
-    assert "The task queue cannot be read right now." in said
-    assert "no answer within 5 s" in said
-    logged = dict(LogEntry.objects.values_list("object_id", "change_message"))
-    assert logged == {"a": "Paused.", "b": "Redis did not answer. The action may have been carried out in part."}
 
 
 # --- who may ----------------------------------------------------------------------------------------------------------

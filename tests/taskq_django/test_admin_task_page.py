@@ -149,18 +149,6 @@ def test_the_intermediate_result_of_a_running_task_is_shown(pages: Callable[...,
     assert "Partial result: the task is still running." in html
 
 
-def test_a_result_that_was_too_large_is_explained(pages: Callable[..., str], redis: RedisServer) -> None:
-    handle = enqueue()
-    put(redis, handle, "completed")
-    redis.client.hset(
-        f"asynq:{{default}}:t:{handle.id}", mapping={"result": b"", "taskq_oversized": b"20000000 16777216"}
-    )
-
-    html = pages(page_of(handle))
-
-    assert "Not stored: the result has 20,000,000 bytes, and the limit is 16,777,216" in html
-
-
 def test_a_task_links_to_its_trace_if_the_setting_has_a_url(
     pages: Callable[..., str], redis: RedisServer, settings: Any
 ) -> None:
@@ -323,17 +311,6 @@ def test_a_concurrent_change_during_the_save_is_reported(
     assert form_of(html)["arguments"] == ['{"name": "Bob"}']
     assert payload_of(redis, handle) == b'{"name":"Ada"}'
     assert not LogEntry.objects.exists()
-
-
-def test_a_held_unique_lock_is_reported(operator: Client, redis: RedisServer) -> None:
-    remote = taskq.remote("email:deliver", unique_for=60)
-    remote.delay(to="ada")
-    handle = remote.delay(to="grace")
-
-    html = edit(operator, handle, '{"to":"ada"}').content.decode()
-
-    assert "unique" in errors(html) or "same" in errors(html)
-    assert payload_of(redis, handle) == b'{"to":"grace"}'
 
 
 def test_a_change_of_a_task_that_has_started_is_refused_with_a_message(operator: Client, redis: RedisServer) -> None:

@@ -288,33 +288,6 @@ def test_a_click_on_a_column_sorts_by_it(pages: Callable[..., str]) -> None:
     assert shown_ids(down) == [handles[name].id for name in "cba"]
 
 
-@pytest.mark.parametrize("state", ["archived", "completed"])
-def test_ended_tasks_are_sorted_by_the_time_of_their_end(
-    pages: Callable[..., str], redis: RedisServer, state: str
-) -> None:
-    """The task that ended last comes first, independent of enqueue time and retention."""
-    early, late = enqueue(), enqueue()
-    kept_s = 4_000_000_000
-    put(redis, early, state, score=1_700_000_200 if state == "archived" else kept_s, completed_at=1_700_000_200)
-    put(redis, late, state, score=1_700_000_100 if state == "archived" else 2 * kept_s, completed_at=1_700_000_100)
-
-    assert shown_ids(pages(TASKS, state=state)) == [early.id, late.id]
-
-
-def test_a_task_that_waits_for_a_limit_shows_that_limit(pages: Callable[..., str]) -> None:
-    limited = taskq.remote("email:deliver", rate_limit="1/h")
-    limited.delay()
-    handle = limited.delay()
-    the_end_of_time = re.compile(r"(?<![-\w])9999\b")  # not a part of an id
-
-    for html in (pages(TASKS, state="scheduled"), pages(TASKS)):
-        assert "waits for a limit" in html
-        assert not the_end_of_time.search(html)
-    page = pages(page_of(handle))
-    assert re.search(r"Waits for:?.*?the limit [\w.:]+", page, re.DOTALL)
-    assert not the_end_of_time.search(page)
-
-
 def test_an_unreadable_task_is_listed_in_every_state(pages: Callable[..., str], redis: RedisServer) -> None:
     for state in ("active", "pending", "scheduled", "retry", "archived", "completed"):
         handle = enqueue()
@@ -476,23 +449,6 @@ def test_a_request_searches_only_once(operator: Client, redis: RedisServer, monk
     operator.post(address, fields(asked, '<form method="post" novalidate>'))
     assert searches == [3]
     assert redis.client.zcard("asynq:{default}:archived") == 60
-
-
-def test_an_action_on_all_matches_reads_more_tasks_than_one_search(
-    operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted = [enqueue("shop:refund") for _ in range(3)]
-    others = [enqueue() for _ in range(30)]
-    monkeypatch.setattr(TaskRows, "search_max", 10)
-    monkeypatch.setattr(dashboard_tasks, "SCAN_BYTES", 1)
-    address = f"{TASKS}?type=shop:refund"
-
-    asked = choose(operator, "archive_tasks", key(wanted[0]), address=address, across=True)
-
-    assert "Archive 3 tasks?" in asked
-    assert confirm(operator, asked, address) == ["3 tasks were archived."]
-    assert [state_of(redis, each) for each in wanted] == ["archived"] * 3
-    assert {state_of(redis, each) for each in others} == {"pending"}
 
 
 def test_an_action_on_more_tasks_than_one_request_allows_is_reported(

@@ -1,7 +1,6 @@
 """Test the pages of workflows in the admin."""
 
 import re
-from functools import partial
 from html import unescape
 from typing import Any
 
@@ -14,9 +13,6 @@ from django.test import Client
 
 from taskq_core import BrokerUnavailableError
 from taskq_core.inspector import Inspector
-from taskq_core.testing import drain
-from taskq_core.views import Dashboard
-from taskq_core.views.workflow_lists import search_workflows
 from taskq_core.wire import TaskState
 from taskq_core.workflow import Workflow, WorkflowHandle, chain, group, step
 from taskq_django import taskq
@@ -130,55 +126,6 @@ def test_an_empty_list_shows_the_reason(viewer: Client, redis: RedisServer) -> N
     )
 
 
-def test_an_incomplete_search_can_be_continued(
-    viewer: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def search_two(self: Any, counts: Any, wanted: Any, *, cursor: str | None = None, limit: int) -> Any:
-        plan = partial(search_workflows, counts=counts, wanted=wanted, cursor=cursor, scan=2, limit=limit)
-        return self._inspector.run_plan(plan)
-
-    monkeypatch.setattr(Dashboard, "search_workflows", search_two)
-    for number in range(5):
-        enqueued(f"w{number}")
-
-    html, found = html_of(viewer, WORKFLOWS, q="w"), []
-    while True:
-        found += named(html)
-        more = re.search(r'<a href="(\?[^"]*after=[^"]*)">Continue</a>', html)
-        if more is None:
-            break
-        html = html_of(viewer, WORKFLOWS + unescape(more[1]))
-
-    assert sorted(found) == ["w0", "w1", "w2", "w3", "w4"]
-    assert "All 5 workflows were read, 5 match." in html
-
-
-def test_the_number_of_redis_commands_depends_only_on_the_number_of_queues(viewer: Client, redis: RedisServer) -> None:
-    """Commands inside scripts count too. No page makes a call for each row."""
-
-    def calls(address: str, **query: Any) -> int:
-        before: Any = redis.client.info("commandstats")
-        html_of(viewer, address, **query)
-        after: Any = redis.client.info("commandstats")
-        return sum(
-            after[name]["calls"] - before.get(name, {"calls": 0})["calls"]
-            for name in ("cmdstat_evalsha", "cmdstat_smembers", "cmdstat_sismember", "cmdstat_zcard", "cmdstat_hget")
-            if name in after
-        )
-
-    enqueued()
-    small = group([taskq.remote("note").si() for _ in range(60)], name="g").delay()
-    calls(WORKFLOWS)
-    few = calls(WORKFLOWS), calls(own_page(small)), calls(own_page(small), step="g")
-    for _ in range(30):
-        enqueued()
-    large = group((taskq.remote("note").si(number=each) for each in range(3_000)), name="g").delay()
-    many = calls(WORKFLOWS), calls(own_page(large)), calls(own_page(large), step="g", members=7)
-
-    assert few == many
-    assert max(few[:2]) < 20
-
-
 # --- the page of one --------------------------------------------------------------------------------------------------
 
 
@@ -208,29 +155,6 @@ def test_the_page_draws_the_graph_and_lists_the_steps(viewer: Client, redis: Red
     assert 'href="?step=many#taskq-step">many</a>' in html
 
 
-def test_a_retried_step_shows_its_attempts_and_its_error(
-    viewer: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The test covers the graph, the list of steps, and the members of a group."""
-    monkeypatch.setattr(taskq, "_tasks", {})
-
-    @taskq.task(name="fail", max_retry=7)
-    def fail() -> None:
-        raise ValueError("card is gone")
-
-    one = taskq.enqueue_workflow(step(fail.si(), name="charge"))
-    many = group([fail.si(), fail.si()], name="charges").delay()
-    drain(taskq, raises=False)
-
-    html, members = html_of(viewer, own_page(one)), html_of(viewer, own_page(many), step="charges")
-
-    assert ">retrying 1/7</text>" in html
-    assert table_of(html, "Steps") == ["charge retrying 1/7 - fail default - ValueError: card is gone"]
-    assert [row.split(" ", 1)[1] for row in table_of(members, "Members")] == [
-        f"retrying 1/7 {many.id}.charges.{number} default ValueError: card is gone" for number in range(2)
-    ]
-
-
 def page_of_task(handle: WorkflowHandle, step_name: str, *, queue: str = "default") -> str:
     return f"{TASKS}{quote(key_of(queue, f'{handle.id}.{step_name}'))}/change/"
 
@@ -248,19 +172,6 @@ def test_a_large_workflow_has_no_graph_and_a_paged_table(viewer: Client, redis: 
     assert '<a href="?steps=2#taskq-steps">Next</a>' in first
     for odd in ("x", "-1", "0", "9" * 40, "²"):
         assert viewer.get(own_page(handle), {"steps": odd, "members": odd, "step": odd}).status_code == 200
-
-
-def test_the_table_names_only_some_of_many_predecessors(viewer: Client, redis: RedisServer) -> None:
-    call = taskq.remote("note")
-    steps = Workflow("wide")
-    for number in range(25):
-        steps = steps.step(f"s{number}", call.si())
-    handle = taskq.enqueue_workflow(steps.step("last", call.si(), after=[f"s{number}" for number in range(25)]))
-
-    *_, last = table_of(html_of(viewer, own_page(handle)), "Steps")
-
-    assert last.startswith("last waiting s0 s1")
-    assert "s19 … note" in last
 
 
 def test_the_page_of_a_queue_links_to_its_workflows(viewer: Client, client: Client, redis: RedisServer) -> None:
@@ -474,21 +385,6 @@ def test_an_action_on_all_matching_workflows_reports_those_it_could_not_change(
     asked = choose(operator, "cancel_workflows", _key(handles[0]), address=f"{WORKFLOWS}?q=x", across=True)
     assert confirm(operator, asked, address=f"{WORKFLOWS}?q=x") == [
         "2 workflows were cancelled.",
-        "One request cannot handle all rows. Repeat the action to continue.",
-    ]
-
-
-def test_a_request_that_exceeds_its_time_shows_how_many_workflows_are_left(
-    operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    handles = [enqueued(f"w{number}") for number in range(3)]
-    asked = choose(operator, "cancel_workflows", *map(_key, handles), address=WORKFLOWS)
-    monkeypatch.setattr("taskq_django.admin.actions.LONGEST_S", -1.0)
-
-    shown_messages = confirm(operator, asked, address=WORKFLOWS)
-
-    assert shown_messages == [
-        "1 workflow was cancelled.",
         "One request cannot handle all rows. Repeat the action to continue.",
     ]
 

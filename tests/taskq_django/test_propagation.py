@@ -18,13 +18,11 @@ from django.http import HttpRequest, HttpResponse
 from django.test import AsyncRequestFactory, RequestFactory
 from django.utils import timezone, translation
 
-from taskq_core import ConfigurationError, TaskContext, TaskFilter, TaskInfo, TaskState
+from taskq_core import ConfigurationError, TaskInfo, TaskState
 from taskq_core.execution.propagation import LANGUAGE, REQUEST_ID, TIME_ZONE, request_id
 from taskq_core.inspector import Inspector
 from taskq_core.scheduler import Scheduler
 from taskq_core.wire import ENQUEUED
-from taskq_core.worker.executor import Executor
-from taskq_core.worker.run import Run
 from taskq_django import client, schedule, task, taskq
 from taskq_django.propagation import propagated
 from taskq_django.request_id import RequestIdMiddleware, get_request_id
@@ -113,29 +111,6 @@ class TestInAWorker:
 
         assert sorted(seen, key=repr) == sorted([("de", "Europe/Berlin", "r-1"), DEFAULT] * 2, key=repr)
         assert surroundings() == DEFAULT
-
-    @pytest.mark.redis
-    @pytest.mark.parametrize("called", [look, alook], ids=["plain", "coroutine"])
-    def test_a_run_without_headers_costs_nothing(
-        self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch, called: Any
-    ) -> None:
-        """The fields of the run are not even collected, because that costs more than the rest."""
-        fill = Executor._fill
-
-        def record_fill(self: Executor, run: Run, context: TaskContext) -> None:
-            seen.append(("gathered", "", ""))
-            fill(self, run, context)
-
-        monkeypatch.setattr(Executor, "_fill", record_fill)
-        called.delay()
-        drain()
-        assert seen[0] == DEFAULT  # `drain` calls `_fill` later
-        seen.clear()
-
-        with of_a_request():
-            called.delay()
-        drain()
-        assert seen[:2] == [("gathered", "", ""), ("de", "Europe/Berlin", "r-1")]
 
     @pytest.mark.redis
     def test_a_task_passes_the_values_on_to_tasks_it_enqueues(self, redis: RedisServer) -> None:
@@ -424,42 +399,6 @@ def test_a_system_check_reports_a_path_without_a_function(settings: Any, path: s
 
     assert [each.id for each in found] == ([] if problem is None else ["taskq.E032"])
     assert all((problem or "") in each.msg for each in found)
-
-
-class Lines(logging.Handler):
-    """A handler with the filter that collects formatted lines."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        self.addFilter(TaskFilter(**options))
-        self.setFormatter(logging.Formatter("%(message)s|%(task_name)s|%(task_id)s|%(queue)s|%(request_id)s"))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(self.format(record))
-
-
-class TestTheLog:
-    @contextmanager
-    def written(self, name: str, **options: Any) -> Iterator[list[str]]:
-        handler, wanted = Lines(**options), logging.getLogger(name)
-        before = wanted.level
-        wanted.addHandler(handler)
-        wanted.setLevel(logging.INFO)
-        try:
-            yield handler.lines
-        finally:
-            wanted.removeHandler(handler)
-            wanted.setLevel(before)
-
-    @pytest.mark.redis
-    def test_log_records_of_a_task_have_the_request_id(self, redis: RedisServer) -> None:
-        with of_a_request():
-            handle = look.using(queue="low").delay()
-        with self.written("tests.propagation") as lines:
-            drain()
-
-        assert lines == [f"looking|carrying:look|{handle.id}|low|r-1"]
 
 
 @pytest.mark.usefixtures("redis")
