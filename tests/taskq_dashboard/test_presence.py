@@ -14,10 +14,10 @@ from taskq_core.wire import TaskState
 from tests.redis_server import RedisServer, start_cluster
 from tests.rows import rows
 from tests.taskq_dashboard.dashboards import Fields, act, dashboard_of, looking, message_of
+from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_fastapi.pasts import Past
 
 pytestmark = pytest.mark.redis
-SCRIPT = '"><script>alert(1)</script>'
 
 
 @pytest.fixture
@@ -313,28 +313,38 @@ async def test_the_page_of_a_cluster_shows_the_node_of_each_queue() -> None:
 
 
 async def test_all_values_written_by_workers_and_schedulers_are_escaped(taskq: TaskQ, past: Past) -> None:
-    past.worker(SCRIPT, 7, {SCRIPT: 1}, running=((SCRIPT, SCRIPT, SCRIPT),), status=SCRIPT)
+    past.worker(HOSTILE, 7, {HOSTILE: 1}, running=((HOSTILE, HOSTILE, HOSTILE),), status=HOSTILE)
     past.schedule(
         past.entry(
-            SCRIPT, spec=SCRIPT, task_type=SCRIPT, task_payload=SCRIPT.encode(), enqueue_options=(f"Queue({SCRIPT})",)
+            HOSTILE,
+            spec=HOSTILE,
+            task_type=HOSTILE,
+            task_payload=HOSTILE.encode(),
+            enqueue_options=(f"Queue({HOSTILE})",),
         ),
         fired=1,
     )
-    past.runs(SCRIPT, SCRIPT, 5)
-    await taskq.remote(SCRIPT).using(queue=SCRIPT).adelay()
+    past.runs(HOSTILE, HOSTILE, 5)
+    await taskq.remote(HOSTILE).using(queue=HOSTILE).adelay()
+    await taskq.remote("note", aggregate=HOSTILE).adelay()
 
     async with looking(dashboard_of(taskq)) as web:
         for path, query in (
             ("/workers", {}),
             ("/schedules", {}),
-            ("/schedule", {"id": SCRIPT}),
-            ("/schedule-run", {"id": SCRIPT}),
-            ("/types", {"queue": SCRIPT, "state": "pending"}),
+            ("/schedule", {"id": HOSTILE}),
+            ("/schedule-run", {"id": HOSTILE}),
+            ("/types", {"queue": HOSTILE}),
+            ("/", {}),
+            ("/queue", {"name": HOSTILE}),
+            ("/queue-delete", {"queue": HOSTILE}),
+            ("/tasks", {}),
+            ("/queue", {"name": "default", "state": "aggregating"}),
+            ("/queue", {"name": "default", "state": "aggregating", "group": HOSTILE}),
         ):
             page = await web.get(path, params=query)
             assert page.status_code == 200
-            assert "alert(1)" in page.text
-            assert "<script>alert" not in page.text
+            assert_escaped(page.text)
             assert not [each for tag, each in Fields(page.text).tags if tag == "script" and not each.get("src")]
             assert "style=" not in page.text
 

@@ -2,16 +2,19 @@
 
 import logging
 import re
+from typing import Any
 
+import msgspec
 import pytest
 
 from taskq_core import TaskQ
 from taskq_core.inspector import AsyncInspector
 from taskq_core.testing import adrain
 from taskq_core.wire import TaskState
-from taskq_core.workflow import Workflow, WorkflowHandle, group, step
+from taskq_core.workflow import Workflow, WorkflowHandle, chain, group, step
 from tests.redis_server import RedisServer
 from tests.taskq_dashboard.dashboards import act, dashboard_of, looking, message_of
+from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 
 pytestmark = pytest.mark.redis
 
@@ -170,6 +173,31 @@ async def test_the_result_of_a_step_is_shown_only_to_permitted_users(taskq: Task
     assert f"task?queue=default&amp;id={handle.id}.s1" not in long  # the second step waits
     assert "secret" not in viewed
     assert "You may not see it." in viewed
+
+
+async def test_all_values_of_a_workflow_are_escaped(taskq: TaskQ, server: RedisServer) -> None:
+    """Taskq allows only plain names of workflows and steps, but others may write to Redis as well."""
+    note = taskq.remote("note")
+    handle = await chain(note.si(), group([note.si()] * 2, name="g")).adelay()
+    key = taskq.runtime.keys.queue("default").workflow(handle.id)
+    stored: Any = server.client.hget(key, "spec")
+    spec = msgspec.json.decode(stored)
+    for node in spec["nodes"]:
+        node[:3] = [node[0] + HOSTILE, HOSTILE, HOSTILE]
+    values = {"name": HOSTILE, "spec": msgspec.json.encode(spec), "e0": HOSTILE, "r0": msgspec.json.encode(HOSTILE)}
+    server.client.hset(key, mapping={**values, "s0": "f", "s1": "p"})
+    server.client.hset(f"{key}:f1", "0", HOSTILE)
+    server.client.hset(f"{key}:g1", "1", msgspec.json.encode(HOSTILE))
+    server.client.hset(f"{key}:x1", "n1", HOSTILE)
+
+    async with looking(dashboard_of(taskq)) as web:
+        for path, query in (
+            ("/workflows", {}),
+            ("/workflow", {}),
+            ("/workflow-cancel", {}),
+            *(("/workflow-step", {"step": name}) for name in (f"note{HOSTILE}", f"g{HOSTILE}", HOSTILE)),
+        ):
+            assert_escaped((await web.get(path, params={"queue": "default", "id": handle.id, **query})).text)
 
 
 async def test_a_damaged_workflow_is_reported(taskq: TaskQ, server: RedisServer) -> None:

@@ -23,7 +23,6 @@ WORKERS = "/admin/taskq_django/worker/"
 WORKFLOWS = "/admin/taskq_django/workflow/"
 PERIODIC = "/admin/taskq_django/periodictask/"
 OUTBOX = "/admin/taskq_django/outboxtask/"
-HOSTILE = "</pre></textarea><script>alert('x')</script>"
 LATER_S = 4_000_000_000
 
 

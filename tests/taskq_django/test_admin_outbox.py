@@ -14,6 +14,7 @@ from django.utils import timezone
 from taskq_django import taskq
 from taskq_django.models import OutboxTask
 from tests.redis_server import RedisServer
+from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_django.admin_pages import user
 
 LIST = "/admin/taskq_django/outboxtask/"
@@ -80,6 +81,14 @@ def test_rows_are_searched_by_id_name_and_queue(root: Client) -> None:
     for text in ("one", "deliver", "defau"):
         assert ids(show(root, f"{LIST}?q={text}")) == ["one"]
     assert ids(show(root, f"{LIST}?q=ana")) == []
+
+
+def test_all_values_of_a_row_are_escaped(root: Client) -> None:
+    with transaction.atomic():
+        taskq.remote(HOSTILE, queue=HOSTILE, task_id=HOSTILE).delay(text=HOSTILE)
+
+    assert_escaped(show(root))
+    assert_escaped(show(root, f"{LIST}{OutboxTask.objects.get().pk}/change/"))
 
 
 def test_rows_of_other_databases_are_counted(root: Client) -> None:

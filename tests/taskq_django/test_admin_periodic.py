@@ -24,11 +24,11 @@ from taskq_django import schedule, taskq
 from taskq_django.admin.periodic import local_time
 from taskq_django.models import PeriodicTask
 from tests.rows import rows
+from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_django.admin_pages import PERIODIC as LIST
 from tests.taskq_django.shop.tasks import greet, restock
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("redis")]
-HOSTILE = "<script>alert('x')</script>"
 FORM = {
     "name": "daily",
     "task": "shop:greet",
@@ -349,7 +349,7 @@ class TestList:
         assert "unknown task" in html
         assert "never again" in html
         assert re.search(r'field-upcoming">disabled<', html)
-        assert HOSTILE not in html
+        assert_escaped(html)
 
     def test_the_page_works_without_redis(self, staff: Client, of_the_code: None, settings: Any) -> None:
         settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}

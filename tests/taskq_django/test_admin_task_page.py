@@ -1,5 +1,6 @@
 """Test the page of one task in the admin, where its arguments can be changed."""
 
+import json
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -17,8 +18,8 @@ from taskq_django import taskq
 from tests.publishing import publish_task
 from tests.redis_server import RedisServer
 from tests.rows import rows
+from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_django.admin_pages import (
-    HOSTILE,
     TASKS,
     enqueue,
     errors,
@@ -200,17 +201,16 @@ def test_arguments_that_a_form_cannot_hold_are_shown_without_a_form(pages: Calla
 
 
 def test_all_values_of_a_task_are_escaped_in_the_form(pages: Callable[..., str], redis: RedisServer) -> None:
-    handle = taskq.remote("email:deliver", headers={"x": HOSTILE}).delay(text=HOSTILE)
-    put(redis, handle, "archived", error_msg=HOSTILE)
-    line = (
-        '{"attempt":1,"worker":"<script>alert(1)","ended":1,"error":"<script>alert(2)","traceback":"<script>alert(3)"}'
-    )
-    redis.client.hset(f"asynq:{{default}}:t:{handle.id}", "taskq_attempts", line)
+    handle = taskq.remote("email:deliver", headers={HOSTILE: HOSTILE}).delay(text=HOSTILE)
+    of_workflow = {"taskq-workflow": HOSTILE, "taskq-workflow-queue": HOSTILE}
+    put(redis, handle, "archived", error_msg=HOSTILE, headers=of_workflow)
+    attempt = {"attempt": 1, "ended": 1} | dict.fromkeys(("worker", "error", "traceback"), HOSTILE)
+    redis.client.hset(f"asynq:{{default}}:t:{handle.id}", "taskq_attempts", json.dumps(attempt))
 
     html = pages(page_of(handle))
 
-    assert "<script>alert" not in html
-    assert form_of(html)["arguments"] == ['{\n  "text": "' + HOSTILE + '"\n}']
+    assert_escaped(html)
+    assert form_of(html)["arguments"] == [json.dumps({"text": HOSTILE}, indent=2)]
 
 
 # --- changing ---------------------------------------------------------------------------------------------------------
