@@ -107,3 +107,18 @@ def same_document(page: Page) -> Iterator[None]:
     page.evaluate("window.taskqMark = true")
     yield
     assert page.evaluate("window.taskqMark === true"), "the page was reloaded"
+
+
+def hostile(field: str) -> str:
+    """Return a text that runs a script if it is not escaped in text, in an attribute or in a script."""
+    call = f"{SCRIPT}('{field}')"
+    return (
+        f'{field}</script></pre></textarea></title><script>{call}</script><img src=x onerror="{call}">'
+        f"' onfocus='{call}' autofocus=' \" onfocus=\"{call}\" autofocus=\" javascript:{call} {{{{ 7|add:7 }}}}"
+    )
+
+
+def expect_fields(page: Page, *fields: str) -> None:
+    """Wait until the page shows the hostile texts of these fields unchanged, or at least their beginning."""
+    for field in fields:
+        expect(page.locator("main")).to_contain_text(f"{field}</script>"[:11])

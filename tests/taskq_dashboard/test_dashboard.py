@@ -41,6 +41,7 @@ async def test_the_home_page_lists_every_queue(filled: TaskQ) -> None:
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     rows = [re.sub(r"<[^>]*>|\s", "", row) for row in re.findall(r"<tr>.*?</tr>", page.text, re.DOTALL)]
     assert [row[:14] for row in rows if row.startswith(("default", "low"))] == ["defaultnoworke", "lowpaused11sch"]
+    assert re.search(r'<a href="queue\?name=low&amp;state=scheduled"[^>]*>\s*<rect[^>]*fill-scheduled', page.text)
 
 
 async def test_without_queues_the_home_page_shows_a_hint(taskq: TaskQ) -> None:
@@ -80,6 +81,7 @@ async def test_the_page_of_a_queue_shows_all_figures(filled: TaskQ) -> None:
     assert 'aria-label="Breadcrumb"' in page.text
     assert re.search(r"scheduled <b>1</b>", page.text)
     assert "<bdi>note</bdi>" in page.text
+    assert page.text.count("<g>") == 30, "the history has a bar for each day"
 
 
 @rows(
@@ -102,6 +104,42 @@ async def test_the_page_of_a_queue_shows_all_figures(filled: TaskQ) -> None:
         ("/queue-delete", 400, "queue is missing"),
         ("/tasks?text=w&cursor=pending/zz/1", 400, "cursor must come from the previous call"),
         ("/queue?name=default&state=aggregating&groups=next", 400, "cursor must come from the previous call"),
+        ("/tasks?state=none", 400, ""),
+        ("/tasks?state=aggregating", 400, ""),
+        ("/tasks?queue=none", 400, ""),
+        ("/tasks?older=x", 400, ""),
+        ("/tasks?type=x&cursor=x", 400, ""),
+        ("/failed?state=pending", 400, ""),
+        ("/task?queue=default", 400, ""),
+        ("/task?queue=default&id=none", 404, ""),
+        ("/task?queue=none&id=1", 404, ""),
+        ("/task-edit?queue=default&id=none", 404, ""),
+        ("/enqueue?task=none", 404, ""),
+        ("/tasks-act", 400, ""),
+        ("/tasks-act?do=burn&task=pending/default/1", 400, ""),
+        ("/tasks-act?do=delete", 400, ""),
+        ("/tasks-act?do=delete&task=x", 400, ""),
+        ("/tasks-act-all?do=delete", 400, ""),
+        ("/tasks-act-all?do=run&state=pending", 400, ""),
+        ("/tasks-act-all?do=delete&state=pending&queue=none", 404, ""),
+        ("/queue?name=default&state=aggregating&groups=x", 400, ""),
+        ("/types?queue=none", 404, "no queue"),
+        ("/types?hours=25", 400, "hours must be a whole number from 0 to 24"),
+        ("/types?sort=x", 400, "sort must be one of"),
+        ("/workers?sort=x", 400, "sort must be one of"),
+        ("/workers?page=0", 400, "page must be a whole number"),
+        ("/schedules?sort=x", 400, "sort must be one of"),
+        ("/schedule", 400, "id is missing"),
+        ("/schedule-run", 400, "id is missing"),
+        ("/schedule-run?id=none", 404, "none"),
+        ("/workflows", 400, "queue is missing"),
+        ("/workflows?queue=none", 404, "no queue"),
+        ("/workflow?queue=default", 400, "id is missing"),
+        ("/workflow?queue=default&id=none", 404, "no such workflow"),
+        ("/workflow-step?queue=default&id=x", 400, "step is missing"),
+        ("/workflow-step?queue=default&id=none&step=a", 404, "no such workflow"),
+        ("/workflow-cancel?queue=default&id=none", 404, "no such workflow"),
+        ("/workflow-retry?queue=none&id=x", 404, "no queue"),
     ],
 )
 async def test_unknown_names_and_invalid_values_show_an_error(

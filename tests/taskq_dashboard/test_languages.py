@@ -5,17 +5,14 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 from html import unescape
-from pathlib import Path
 from typing import Any
 
 import pytest
 from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po
-from jinja2 import nodes
 
-from scripts.translations import ADMIN, DASHBOARD, JINJA, LANGUAGES, Domain, problems, texts, untranslated
+from scripts.translations import ADMIN, DASHBOARD, LANGUAGES, Domain, problems, untranslated
 from taskq_core import TaskQ
-from taskq_core.doctor.node_rules import NODE_CHECKS, NODE_RULES
 from taskq_core.errors import TaskQError
 from taskq_core.inspector import AsyncInspector
 from taskq_core.settings.language import translated_with
@@ -32,7 +29,6 @@ from tests.taskq_fastapi.streams import stream
 
 FOLDER = DASHBOARD.folder
 CHINESE = "zh-CN,zh;q=0.9,en;q=0.8"
-MARKING = {"_", "gettext", "ngettext", "pgettext"}
 SHOWN_ATTRIBUTES = "aria-label|title|placeholder|alt|data-pause|data-resume|data-gone|data-away"
 NAMES = {"worker", "redis", "prometheus", "trace", "json", "english", "taskq"}
 """Words that also appear in Chinese texts."""
@@ -134,21 +130,6 @@ def test_every_translation_has_the_placeholders_of_its_text_and_is_compiled(lang
     assert problems(DASHBOARD, language) == []
 
 
-def test_texts_are_found_whatever_marks_them() -> None:
-    found = texts(DASHBOARD)
-
-    assert ("", "Run now", "") in found
-    assert ("task state", "pending", "") in found
-    assert ("", "%(count)s task was deleted.", "%(count)s tasks were deleted.") in found
-    assert ("", "Enqueue <bdi>%(name)s</bdi>", "") in found
-    assert ("", "Runs %(count)s task", "Runs %(count)s tasks") in found
-    assert ("", "set appendfsync everysec", "") in found
-
-
-def test_all_checks_of_the_doctor_are_translated() -> None:
-    assert len(NODE_CHECKS) == len(NODE_RULES)
-
-
 def test_admin_and_dashboard_have_the_same_chinese_translations() -> None:
     admin, dashboard = _catalog(ADMIN), _catalog(DASHBOARD)
     differing = {
@@ -159,45 +140,9 @@ def test_admin_and_dashboard_have_the_same_chinese_translations() -> None:
     assert differing == {}
 
 
-@pytest.mark.parametrize("domain", [ADMIN, DASHBOARD], ids=lambda domain: domain.name)
-def test_chinese_texts_use_one_term_for_arguments_and_mark_column_heads_of_times(domain: Domain) -> None:
-    texts = [(each.context, each.id, str(each.string)) for each in _catalog(domain) if each.id]
-
-    assert {string for _context, text, string in texts if text in ("Arguments", "arguments", "Payload")} <= {"参数", ""}
-    assert [string for _context, _text, string in texts if "载荷" in string] == []
-    times = {string for context, _text, string in texts if context == "time"}
-    assert {"开始时间", "失败时间", "完成时间", "结束时间"} <= times
-    assert {string for string in times - {""} if not string.endswith("时间")} <= {"上次", "下次"}
-
-
 def _catalog(domain: Domain) -> Catalog:
     with domain.catalog_path("zh_Hans").open("rb") as file:
         return read_po(file, locale="zh_Hans")
-
-
-@rows("path", sorted(FOLDER.rglob("*.html")), ids=lambda path: path.stem)
-def test_no_text_of_a_template_is_unmarked(path: Path) -> None:
-    page = path.read_text(encoding="utf-8")
-    literal = re.sub(r"{#.*?#}|{%\s*trans\b.*?{%\s*endtrans\s*%}|{{.*?}}|{%.*?%}", " ", page, flags=re.DOTALL)
-    attributes = re.findall(rf'(?:{SHOWN_ATTRIBUTES})="([^"]*)"', literal)
-    shown = re.sub(r'<(code|script)\b.*?</\1>|<[^>]*>| aria-\w+="\w+"', " ", literal, flags=re.DOTALL)
-
-    assert set(re.findall(r"[A-Za-z]{2,}", " ".join([shown, *attributes]))) <= {"UTC"}
-    assert [text for text in _unmarked(JINJA.parse(page)) if re.search(r"[a-z]{2} [a-z]|^[A-Z][a-z]", text)] == []
-
-
-def _unmarked(node: nodes.Node) -> Iterator[str]:
-    """Yield unmarked texts of expressions, except keys and operands of comparisons."""
-    if isinstance(node, nodes.Call) and isinstance(node.node, nodes.Name) and node.node.name in MARKING:
-        for each in node.kwargs:
-            yield from _unmarked(each)
-        return
-    if isinstance(node, nodes.Const) and isinstance(node.value, str) and node.value not in ("Prometheus", "Redis"):
-        yield node.value
-    for child in node.iter_child_nodes():
-        is_context = isinstance(node, nodes.Filter) and node.name == "word" and child is not node.node
-        if not isinstance(child, nodes.Pair | nodes.Operand) and not is_context:
-            yield from _unmarked(child)
 
 
 def test_no_text_of_a_page_is_unmarked_in_python() -> None:
@@ -264,35 +209,6 @@ async def test_a_page_in_chinese_shows_english_only_for_missing_translations(sho
             found[path] = {word for word in words(text) - there - data if not re.fullmatch(r"[0-9a-f]+", word)}
 
     assert {path: left for path, left in found.items() if left} == {}
-
-
-@pytest.mark.redis
-async def test_column_heads_differ_from_page_links_in_chinese(shop: tuple[TaskQ, Scene]) -> None:
-    """English has one word for both."""
-    taskq, scene = shop
-    heads: dict[str, set[str]] = {}
-    async with looking(dashboard_of(taskq), accept_language=CHINESE) as web:
-        for page, paths in addresses(scene).items():
-            text = (await web.get(f"/{paths[0].removeprefix('./')}")).text
-            cells = re.findall(r"<th\b[^>]*>(.*?)</th>", text, re.DOTALL)
-            heads[page] = {re.sub(r"<[^>]+>|[▲▼]", "", cell).strip() for cell in cells}
-
-    assert {"下次", "上次"} <= heads["schedules"]
-    assert "最近值" in heads["metrics"]
-    assert {page for page, each in heads.items() if each & {"首页", "上一页", "下一页", "末页"}} == set()
-
-
-@pytest.mark.redis
-async def test_a_task_with_an_empty_payload_says_that_it_is_empty(
-    taskq: TaskQ, session_redis_server: RedisServer
-) -> None:
-    """The page does not show the message of empty lists."""
-    handle = await taskq.remote("note").adelay(word="w")
-    session_redis_server.client.hset(f"asynq:{{default}}:t:{handle.id}", "msg", b"")
-    async with looking(dashboard_of(taskq), accept_language=CHINESE) as web:
-        page = await web.get(f"/task?queue=default&id={handle.id}")
-
-    assert '<p class="quiet">无</p>' in page.text
 
 
 @pytest.mark.redis

@@ -13,6 +13,7 @@ from taskq_dashboard.pages.metrics import CHOSEN_MOST, QUEUES_MOST
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_dashboard.dashboards import Fields, dashboard_of, looking
+from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_fastapi.pasts import Past
 
 redis = pytest.mark.redis
@@ -231,12 +232,10 @@ async def test_without_queues_no_chart_is_drawn(taskq: TaskQ) -> None:
 
 @redis
 async def test_names_of_queues_are_escaped(taskq: TaskQ, past: Past) -> None:
-    name = '"><script>alert(1)</script>'
-    past.samples(name)
+    past.samples(HOSTILE)
 
     async with looking(dashboard_of(taskq)) as web:
-        page = await web.get("/metrics", params={"queue": name})
+        page = await web.get("/metrics", params={"queue": HOSTILE})
 
     assert len(paths(figures(page.text)["size"])) == 1
-    assert "<script>alert" not in page.text
-    assert "&lt;script&gt;alert(1)" in page.text
+    assert_escaped(page.text)

@@ -15,12 +15,10 @@ from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.testing import adrain
 from taskq_core.wire import decode_message
 from taskq_dashboard.pages import task_actions
-from tests.clock import Clock
 from tests.publishing import publish_task
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_dashboard.dashboards import TOKEN, Fields, act, dashboard_of, looking, message_of, token_of
-from tests.taskq_fastapi.streams import stream
 
 pytestmark = pytest.mark.redis
 
@@ -57,12 +55,6 @@ async def enqueue(
         await taskq.remote(name, task_id=task_id, **options).adelay(**(payload or {"number": 1}))
 
 
-@pytest.fixture
-async def one_task(taskq: TaskQ) -> None:
-    """Create a task in the queue `default` with the id 1."""
-    await enqueue(taskq, "1")
-
-
 async def in_each_state(taskq: TaskQ) -> None:
     """Create a task in each state except active, with the state as its id."""
 
@@ -90,27 +82,6 @@ async def in_each_state(taskq: TaskQ) -> None:
 async def in_all_states(taskq: TaskQ) -> None:
     await in_each_state(taskq)
     await enqueue(taskq, "other", queue="low")
-
-
-async def test_the_error_of_a_completed_task_is_shown_as_history(
-    taskq: TaskQ, server: RedisServer, in_all_states: None
-) -> None:
-    key = "asynq:{default}:t:completed"
-    stored: Any = server.client.hget(key, "msg")
-    message = decode_message(stored)
-    message.error_msg = "asynq: task lease expired"
-    server.client.hset(key, "msg", message.SerializeToString())
-
-    async with looking(dashboard_of(taskq)) as web:
-        completed, archived = [
-            (await web.get(f"/task?queue=default&id={each}")).text for each in ("completed", "archived")
-        ]
-        listed = await web.get("/queue?name=default&state=completed")
-
-    assert "<h2>Error of an earlier run</h2>" in completed
-    assert "asynq: task lease expired" in completed
-    assert "<h2>Last error</h2>" in archived
-    assert "lease expired" not in listed.text
 
 
 def traced(server: RedisServer, task_id: str) -> None:
@@ -165,24 +136,6 @@ async def test_a_group_is_chosen_before_its_tasks_are_listed(taskq: TaskQ) -> No
     assert heads_of(page) == ["Id", "Type", "Payload", "Group", "Actions"]
 
 
-async def test_many_groups_are_offered_in_parts(taskq: TaskQ, server: RedisServer) -> None:
-    await enqueue(taskq, "1")
-    names = [f"g{number:05}" for number in range(2_000)]
-    server.client.sadd("asynq:{default}:groups", *names)
-    seen: set[str] = set()
-
-    async with looking(dashboard_of(taskq)) as web:
-        page = await web.get("/queue?name=default&state=aggregating")
-        while more := re.search(r'<a href="([^"]*)">More groups', page.text):
-            found = re.findall(r"<bdi>(g\d{5})</bdi>", page.text)
-            assert len(found) < 500
-            seen.update(found)
-            page = await web.get(f"/{html.unescape(more[1])}")
-        seen.update(re.findall(r"<bdi>(g\d{5})</bdi>", page.text))
-
-    assert sorted(seen) == names
-
-
 async def test_a_running_task_shows_its_start_and_cannot_be_cancelled_without_a_worker(
     taskq: TaskQ, server: RedisServer
 ) -> None:
@@ -226,20 +179,6 @@ async def test_the_length_of_a_page_can_be_chosen(taskq: TaskQ) -> None:
     assert "20 of 25" in text_of(second)
     assert (beyond.status_code, "There are no more" in beyond.text) == (200, True)
     assert huge.status_code == 400
-
-
-async def test_ended_tasks_are_listed_newest_first(taskq: TaskQ) -> None:
-    await enqueue(taskq, "1", "2", "3")
-    for task_id in ("1", "2", "3"):
-        await AsyncInspector(taskq).archive_task("default", task_id)
-
-    async with looking(dashboard_of(taskq)) as web:
-        pages = [
-            await web.get(path)
-            for path in ("/queue?name=default&state=archived", "/tasks?queue=default&state=archived", "/failed")
-        ]
-
-    assert [ids_of(page) for page in pages] == [["3", "2", "1"]] * 3
 
 
 async def test_tasks_of_one_queue_and_state_are_sorted_by_the_time_of_their_state(taskq: TaskQ) -> None:
@@ -300,24 +239,6 @@ async def test_a_search_continues_from_its_cursor(taskq: TaskQ) -> None:
     assert sorted(seen) == sorted(f"a{number}" for number in range(25))
 
 
-async def test_a_search_says_that_nothing_matches_only_after_it_has_read_everything(
-    taskq: TaskQ, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await enqueue(taskq, "wanted", name="shop.tasks.refund")
-    await enqueue(taskq, *[f"a{number}" for number in range(120)])
-    monkeypatch.setattr("taskq_core.views.tasks.SCAN_BYTES", 1)  # each request reads 100 tasks
-
-    async with looking(dashboard_of(taskq)) as web:
-        first = await web.get("/tasks?text=refund")
-        (more,) = re.findall(r'<a class="button" href="([^"]*)">Continue', first.text)
-        second = await web.get(f"/{html.unescape(more)}")
-
-    assert "Read 100 of 121 tasks, none matched so far." in text_of(first)
-    assert ids_of(first) == []
-    assert ids_of(second) == ["wanted"]
-    assert "All 121 tasks were read, 1 match." in text_of(second)
-
-
 async def test_failed_tasks_of_all_queues_are_grouped_by_type_and_error(taskq: TaskQ) -> None:
     await in_each_state(taskq)
 
@@ -331,39 +252,6 @@ async def test_failed_tasks_of_all_queues_are_grouped_by_type_and_error(taskq: T
     assert ids_of(retry) == ["retry"]
     assert "fail ValueError: broken 1" in text_of(archived)
     assert ids_of(found) == ["archived"]
-
-
-@rows(
-    ("path", "status"),
-    [
-        ("/tasks?state=none", 400),
-        ("/tasks?state=aggregating", 400),
-        ("/tasks?queue=none", 400),
-        ("/tasks?older=x", 400),
-        ("/tasks?type=x&cursor=x", 400),
-        ("/failed?state=pending", 400),
-        ("/task?queue=default", 400),
-        ("/task?queue=default&id=none", 404),
-        ("/task?queue=none&id=1", 404),
-        ("/task-edit?queue=default&id=none", 404),
-        ("/enqueue?task=none", 404),
-        ("/tasks-act", 400),
-        ("/tasks-act?do=burn&task=pending/default/1", 400),
-        ("/tasks-act?do=delete", 400),
-        ("/tasks-act?do=delete&task=x", 400),
-        ("/tasks-act-all?do=delete", 400),
-        ("/tasks-act-all?do=run&state=pending", 400),
-        ("/tasks-act-all?do=delete&state=pending&queue=none", 404),
-        ("/queue?name=default&state=aggregating&groups=x", 400),
-    ],
-)
-async def test_unknown_names_and_invalid_values_show_an_error(
-    one_task: None, taskq: TaskQ, path: str, status: int
-) -> None:
-    async with looking(dashboard_of(taskq)) as web:
-        page = await web.get(path)
-
-    assert page.status_code == status
 
 
 # --- one task ---------------------------------------------------------------------------------------------------------
@@ -397,15 +285,6 @@ async def test_the_page_of_a_task_shows_all_fields_and_actions(taskq: TaskQ, ser
     actions = [each for each in Fields(page.text).links if each.startswith("tasks-act?")]
     assert [re.search(r"do=(\w+)", each)[1] for each in actions] == ["run", "retry", "move", "delete"]  # type: ignore[index]
     assert any(each.startswith("task-edit?") for each in Fields(page.text).links)
-
-
-async def test_the_page_of_a_task_shows_its_priority(taskq: TaskQ) -> None:
-    await enqueue(taskq, "1", priority=5)
-
-    async with looking(dashboard_of(taskq)) as web:
-        page = await web.get("/task?queue=default&id=1")
-
-    assert "Priority 5" in text_of(page)
 
 
 async def test_a_trace_id_is_a_link_if_the_settings_have_its_address(server: RedisServer) -> None:
@@ -755,21 +634,6 @@ async def test_viewers_see_no_payloads_and_change_nothing(
     assert server.contents() == before
 
 
-async def test_a_read_only_dashboard_refuses_changes(taskq: TaskQ, server: RedisServer, send: Any) -> None:
-    await enqueue(taskq, "1", payload={"word": SECRET})
-    before = server.contents()
-
-    async with looking(dashboard_of(taskq, read_only=True)) as web:
-        pages = [await web.get(path) for path in PAGES]
-        acted = [await act(web, path, **fields) for path, fields in FORMS]
-        form = await web.get("/enqueue")
-
-    assert any(SECRET in page.text for page in pages)
-    assert not any("tasks-act" in page.text for page in pages)
-    assert {answer.status_code for answer in (*acted, form)} == {403}
-    assert server.contents() == before
-
-
 async def test_a_redaction_applies_everywhere_and_disables_search_and_edit_of_payloads(taskq: TaskQ) -> None:
     await enqueue(taskq, "1", payload={"word": SECRET})
 
@@ -826,25 +690,6 @@ async def test_payloads_are_never_in_the_log(taskq: TaskQ, send: Any, caplog: py
         for record in caplog.records
         if record.name.startswith("taskq")
     )
-
-
-async def test_events_update_a_list(taskq: TaskQ, clock: Clock) -> None:
-    await enqueue(taskq, "1")
-    async with stream(
-        dashboard_of(taskq),
-        "/queue?name=default&state=pending",
-        cookie="taskq_settings=interval=2",
-        accept="text/event-stream",
-        x_user="o:operator",
-        clock=clock,
-    ) as events:
-        first = await events.next()
-        await enqueue(taskq, "2")
-        second = await events.next()
-        while 'data-copy="2"' not in second.data:  # the waiting task is postponed
-            second = await events.next()
-
-    assert ('data-copy="1"' in first.data, 'data-copy="2"' in first.data) == (True, False)
 
 
 @pytest.mark.parametrize("redacts", [False, True])

@@ -120,17 +120,6 @@ async def test_a_wrong_key_counts_with_every_authentication_scheme(filled: TaskQ
     assert statuses == [401, 401, 429]
 
 
-async def test_refusals_of_dependencies_count(filled: TaskQ) -> None:
-    def refuse() -> None:
-        raise HTTPException(401, "no")
-
-    app = taskq_dashboard(filled, dependencies=[Depends(refuse)], failed_logins="2/h")
-    async with looking(app) as web:
-        statuses = [(await web.get("/")).status_code for _ in range(3)]
-
-    assert statuses == [401, 401, 429]
-
-
 # --- the JSON API -----------------------------------------------------------------------------------------------------
 
 
@@ -157,21 +146,6 @@ async def test_wrong_keys_are_throttled(filled: TaskQ, status: str) -> None:
     assert right.headers["content-type"] == "application/problem+json"
     assert right.headers["retry-after"].isdigit()
     assert right.json()["type"] == "urn:taskq:problem:too-many-requests"
-
-
-async def test_wrong_keys_that_are_sent_at_the_same_time_are_throttled(filled: TaskQ) -> None:
-    asked: list[str] = []
-
-    async def slow_key(request: Request) -> None:
-        asked.append(request.headers["x-key"])
-        await asyncio.sleep(0)  # the other requests arrive
-        key(request)
-
-    async with api_of(filled, dependencies=[Depends(slow_key)], failed_logins="3/h") as web:
-        guesses = [web.get("/queues", headers={"x-key": f"{number}"}) for number in range(30)]
-        statuses = Counter(answer.status_code for answer in await asyncio.gather(*guesses))
-
-    assert (statuses, len(asked)) == ({401: 3, 429: 27}, 3)
 
 
 async def test_a_custom_error_of_the_app_counts(filled: TaskQ) -> None:

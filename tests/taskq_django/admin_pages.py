@@ -1,6 +1,7 @@
 """Read the admin's pages as a browser does: the rows of lists, the fields of forms, and the messages of actions."""
 
 import re
+from collections.abc import Callable, Mapping
 from html import unescape
 from typing import Any
 
@@ -11,12 +12,18 @@ from django.test import Client
 from django.urls import reverse
 
 from taskq_core import TaskHandle
-from taskq_core.wire import decode_message
+from taskq_core.wire import ServerInfo, WorkerInfo, decode_message
 from taskq_django import taskq
 from taskq_django.admin.formats import key_of
 from tests.redis_server import RedisServer
 
 TASKS = "/admin/taskq_django/task/"
+QUEUES = "/admin/taskq_django/queue/"
+WORKERS = "/admin/taskq_django/worker/"
+WORKFLOWS = "/admin/taskq_django/workflow/"
+PERIODIC = "/admin/taskq_django/periodictask/"
+OUTBOX = "/admin/taskq_django/outboxtask/"
+LATER_S = 4_000_000_000
 
 
 def user(name: str, *codenames: str) -> User:
@@ -26,6 +33,19 @@ def user(name: str, *codenames: str) -> User:
     assert len(found) == len(codenames)
     made.user_permissions.set(found)
     return made
+
+
+def sign_in(client: Client, *codenames: str) -> Client:
+    """Sign a new staff user with these permissions in, and return the browser."""
+    client.force_login(user("ada", *codenames))
+    return client
+
+
+def html_of(client: Client, address: str, **query: Any) -> str:
+    """Return the text of a page."""
+    response = client.get(address, query)
+    assert response.status_code == 200
+    return response.content.decode()
 
 
 def enqueue(name: str = "email:deliver", *, queue: str = "default", **arguments: object) -> TaskHandle[Any]:
@@ -64,6 +84,57 @@ def state_of(redis: RedisServer, handle: TaskHandle[Any], queue: str | None = No
 def payload_of(redis: RedisServer, handle: TaskHandle[Any]) -> bytes:
     stored: Any = redis.client.hget(f"asynq:{{{handle.queue}}}:t:{handle.id}", "msg")
     return decode_message(stored).payload
+
+
+def appear(
+    redis: RedisServer, host: str = "box", *, pid: int = 7, running: Mapping[str, Any] | None = None, **facts: Any
+) -> str:
+    """Write the presence record of a worker in the format of Go and Python workers, and return its id."""
+    server_id = f"{host}-{pid}"
+    name = f"{{{host}:{pid}:{server_id}}}"
+    info = ServerInfo(host=host, pid=pid, server_id=server_id, **{"concurrency": 10, **facts})
+    redis.client.set(f"asynq:servers:{name}", info.encode())
+    redis.client.zadd("asynq:servers", {f"asynq:servers:{name}": LATER_S})
+    redis.client.zadd("asynq:workers", {f"asynq:workers:{name}": LATER_S})
+    for task_id, times in (running or {}).items():
+        task = WorkerInfo(
+            host=host, pid=pid, server_id=server_id, task_id=task_id, task_type=f"ship:{task_id}", queue="low", **times
+        )
+        redis.client.hset(f"asynq:workers:{name}", task_id, task.encode())
+    return server_id
+
+
+def commands_of(redis: RedisServer, load: Callable[[], object]) -> int:
+    """Return how many Redis commands a function causes. Commands inside scripts count too."""
+
+    def total() -> int:
+        stats: Any = redis.client.info("commandstats")
+        return sum(int(numbers["calls"]) for name, numbers in stats.items() if name != "cmdstat_info")
+
+    before = total()
+    load()
+    return total() - before
+
+
+def text_of(html: str) -> str:
+    return " ".join(unescape(re.sub(r"<title>.*?</title>|<[^>]*>", " ", html)).split())
+
+
+def rows_of(html: str) -> list[dict[str, str]]:
+    """Return the cells of each row of a list by the name of their column, as text."""
+    body = html.partition('<table id="result_list"')[2].partition("<tbody>")[2].partition("</tbody>")[0]
+    return [
+        {
+            name: text_of(cell)
+            for name, cell in re.findall(r'<t[dh] class="field-(\w+)[^"]*">(.*?)</t[dh]>', row, re.DOTALL)
+        }
+        for row in body.split("</tr>")[:-1]
+    ]
+
+
+def errors(html: str) -> str:
+    """Return the text of all errors of a form."""
+    return " ".join(text_of(found) for found in re.findall(r'<ul class="errorlist[^>]*>(.*?)</ul>', html, re.DOTALL))
 
 
 def shown_ids(html: str) -> list[str]:

@@ -37,3 +37,9 @@ def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
 def inspector(redis: RedisServer) -> Inspector:
     """Return an inspector to read enqueued tasks."""
     return Inspector(taskq)
+
+
+@pytest.fixture
+def at_once(redis: RedisServer, settings: Any) -> None:
+    """Send tasks at once, because each test is a transaction that never commits."""
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}

@@ -1,7 +1,6 @@
 """Test the base of all admin pages over Redis: rows, lists, actions with confirmation, and custom ModelAdmins."""
 
 import re
-from collections.abc import Sequence
 from html import unescape
 from typing import Any
 
@@ -20,78 +19,24 @@ from django.urls import path
 from django.utils.translation import ngettext_lazy
 
 from taskq_django import taskq
+from taskq_django.admin import OutboxTaskAdminMixin, PeriodicTaskAdminMixin, QueueAdminMixin
 from taskq_django.admin.actions import confirmed_action
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
 from taskq_django.admin.rows import ListRows, Rows
 from taskq_django.admin.tasks import TaskAdminMixin
-from taskq_django.models import Queue, Task, Worker
+from taskq_django.models import OutboxTask, PeriodicTask, Queue, Task, Worker
 from tests.redis_server import RedisServer
 from tests.rows import rows
+from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_django.admin_pages import offered
-
-HOSTILE = "</pre><script>alert('x')</script>"
-
-
-class CountedRows(Rows):
-    """Rows that count how often they are read."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(Queue)
-        self.names = names
-        self.reads: list[Any] = []
-
-    def size(self) -> int:
-        self.reads.append("size")
-        return len(self.names)
-
-    def read(self, start: int, stop: int) -> list[Any]:
-        self.reads.append((start, stop))
-        return [Queue(name=name) for name in self.names[start:stop]]
-
-    def pick(self, keys: Sequence[str]) -> list[Any]:
-        self.reads.append(tuple(keys))
-        return [Queue(name=key) for key in keys if key in self.names]
-
-
-def names(rows: Any) -> list[str]:
-    return [row.name for row in rows]
-
-
-def test_rows_are_read_lazily_and_once() -> None:
-    rows = CountedRows(["a", "b", "c"])
-
-    assert rows.order_by("-pk").filter().filter(Q()) is rows
-    assert rows.reads == []
-    assert rows.count() == 3
-    assert names(rows[1:]) == ["b", "c"]
-    assert (names(rows), names(rows), len(rows)) == (["a", "b", "c"], ["a", "b", "c"], 3)
-    assert rows.reads == ["size", (1, 3), (0, 3)]
-
-
-def test_rows_are_selected_by_key_and_deleted_rows_are_skipped() -> None:
-    rows = CountedRows(["a", "b", "c"])
-
-    assert names(rows.filter(pk__in=["c", "gone", "a", "c"])) == ["c", "a"]
-    assert rows.filter(pk__in=["b"]).count() == 1
-    assert rows.get(pk="b").name == rows.get(name="b").name == "b"
-    with pytest.raises(Queue.DoesNotExist):
-        rows.get(pk="gone")
 
 
 @rows("lookups", [{"name__startswith": "a"}, {"pk": "a", "name": "a"}, {"other": 1}])
 def test_rows_refuse_queries_that_need_a_database(lookups: dict[str, Any]) -> None:
     with pytest.raises(FieldError, match=r"taskq_django\.Queue cannot be filtered"):
-        CountedRows(["a"]).filter(**lookups)
+        ListRows(Queue, [Queue(name="a")]).filter(**lookups)
     with pytest.raises(FieldError):
-        CountedRows(["a"]).filter(Q(**lookups))
-
-
-def test_loaded_rows_can_be_filtered_by_a_function() -> None:
-    rows = ListRows(Queue, [Queue(name="a"), Queue(name="b")])
-
-    assert names(rows.only_if(lambda row: row.name == "b")) == ["b"]
-    assert names(rows[:1]) == ["a"]
-    assert rows.get(pk="b").name == "b"
+        ListRows(Queue, [Queue(name="a")]).filter(Q(**lookups))
 
 
 # --- a page made of it ------------------------------------------------------------------------------------------------
@@ -185,6 +130,22 @@ class ProjectWorkerAdmin(WorkerAdmin):
         done.append(("nod", [row.id for row in rows]))
 
 
+class ThemedQueueAdmin(QueueAdminMixin, ThemedModelAdmin):
+    """The page of queues of a theme."""
+
+
+class ThemedOutboxTaskAdmin(OutboxTaskAdminMixin, ThemedModelAdmin):
+    """The page of the outbox of a theme."""
+
+    list_display = ("task_id", "waits")
+
+
+class ThemedPeriodicTaskAdmin(PeriodicTaskAdminMixin, ThemedModelAdmin):
+    """The page of periodic tasks of a theme."""
+
+    list_display = ("name", "upcoming")
+
+
 class ShortTaskAdmin(TaskAdminMixin, BaseAdmin):
     """The page of tasks with few actions."""
 
@@ -197,10 +158,21 @@ project.register(Task, ShortTaskAdmin)
 site = admin.AdminSite("themed")
 site.register(Task, ThemedTaskAdmin)
 site.register(Worker, WorkerAdmin)
-urlpatterns = [path("admin/", admin.site.urls), path("themed/", site.urls), path("project/", project.urls)]
+without_tasks = admin.AdminSite("without-tasks")
+without_tasks.register(Queue, ThemedQueueAdmin)
+without_tasks.register(OutboxTask, ThemedOutboxTaskAdmin)
+without_tasks.register(PeriodicTask, ThemedPeriodicTaskAdmin)
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("themed/", site.urls),
+    path("project/", project.urls),
+    path("without-tasks/", without_tasks.urls),
+]
 LIST = "/themed/taskq_django/worker/"
 THEME = {
-    "theme/list.html": '{% extends "admin/change_list.html" %}{% block pretitle %}{{ cl.theme }}{% endblock %}',
+    "theme/list.html": '{% extends "admin/change_list.html" %}{% block pretitle %}{{ cl.theme }}{% endblock %}'
+    '{% block pagination %}{{ block.super }}{% if cl.opts.model_name == "queue" %}'
+    '{% include "admin/taskq_django/queue_history.html" %}{% endif %}{% endblock %}',
     "theme/form.html": '{% extends "admin/change_form.html" %}{% block pretitle %}themed form{% endblock %}',
 }
 
@@ -255,6 +227,25 @@ def test_the_pages_work_with_another_model_admin_and_its_templates(staff: Client
     assert address.startswith("/themed/")
     assert "themed form" in page
     assert handle.id in page
+
+
+@pytest.mark.redis
+@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+def test_a_site_without_pages_of_tasks_links_to_none(client: Client, redis: RedisServer) -> None:
+    client.force_login(User.objects.create_superuser("root"))
+    taskq.remote("email:deliver").delay()
+    home = "/without-tasks/taskq_django/"
+
+    addresses = [f"{home}{name}/" for name in ("queue", "outboxtask", "periodictask")]
+    lists = [client.get(address).content.decode() for address in addresses]
+    (address,) = re.findall(r'<th class="field-name"><a href="([^"]*)"', lists[0])
+    page = client.get(address).content.decode()
+
+    assert all("themed list" in html for html in lists)
+    assert "0 runs in 30 days" in lists[0]
+    assert "themed form" in page
+    assert f"{home}queue/default/act/pause/" in page
+    assert "/taskq_django/task/" not in lists[0] + page
 
 
 @pytest.mark.redis
@@ -394,5 +385,5 @@ def test_the_confirmation_keeps_the_shown_state_and_escapes_rows(staff: Client) 
     finally:
         WORKERS.pop()
 
-    assert "<script>alert" not in asked
+    assert_escaped(asked)
     assert hidden(asked)["marks"] == [f"busy:{HOSTILE}"]

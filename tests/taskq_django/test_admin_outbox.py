@@ -5,43 +5,21 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.auth.models import User
-from django.db import models, transaction
+from django.db import transaction
 from django.test import Client
-from django.test.utils import override_settings
-from django.urls import path
 from django.utils import timezone
 
 from taskq_django import taskq
-from taskq_django.admin import OutboxTaskAdminMixin
-from taskq_django.admin.base import BaseAdmin
 from taskq_django.models import OutboxTask
 from tests.redis_server import RedisServer
+from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_django.admin_pages import user
 
 LIST = "/admin/taskq_django/outboxtask/"
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(databases=["default", "other"])]
-
-
-class ThemedAdmin(OutboxTaskAdminMixin, BaseAdmin):
-    """The page on top of the `ModelAdmin` of a theme."""
-
-    list_display = ("task_id", "waits")
-
-
-site = admin.AdminSite("themed")
-site.register(OutboxTask, ThemedAdmin)
-urlpatterns = [path("admin/", admin.site.urls), path("themed/", site.urls)]
-
-
-class OnlyDefault:
-    """A router that names one database for every write, whatever the row is from."""
-
-    def db_for_write(self, model: type[models.Model], **hints: Any) -> str:
-        return "default"
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +83,14 @@ def test_rows_are_searched_by_id_name_and_queue(root: Client) -> None:
     assert ids(show(root, f"{LIST}?q=ana")) == []
 
 
+def test_all_values_of_a_row_are_escaped(root: Client) -> None:
+    with transaction.atomic():
+        taskq.remote(HOSTILE, queue=HOSTILE, task_id=HOSTILE).delay(text=HOSTILE)
+
+    assert_escaped(show(root))
+    assert_escaped(show(root, f"{LIST}{OutboxTask.objects.get().pk}/change/"))
+
+
 def test_rows_of_other_databases_are_counted(root: Client) -> None:
     wait("here")
     wait("there", using="other", hours=2)
@@ -154,9 +140,10 @@ def test_a_user_with_view_permission_only_cannot_delete(client: Client) -> None:
     assert OutboxTask.objects.exists()
 
 
-@override_settings(ROOT_URLCONF=__name__)
-def test_the_mixin_works_with_another_model_admin(root: Client) -> None:
-    wait("there")
+def test_selected_rows_are_deleted(root: Client) -> None:
+    wait("one")
+    row = wait("two")
 
-    assert ids(show(root, "/themed/taskq_django/outboxtask/")) == []  # the id is the link there
-    assert "there" in show(root, "/themed/taskq_django/outboxtask/")
+    root.post(LIST, {"action": "delete_selected", ACTION_CHECKBOX_NAME: [str(row.pk)], "post": "yes"})
+
+    assert list(OutboxTask.objects.values_list("task_id", flat=True)) == ["one"]

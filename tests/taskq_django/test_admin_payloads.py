@@ -13,22 +13,14 @@ from taskq_django import schedule, taskq
 from taskq_django.models import PeriodicTask
 from tests.redis_server import RedisServer
 from tests.rows import rows
-from tests.taskq_django.admin_pages import TASKS, enqueue, page_of, payload_of, put, user
+from tests.taskq_django.admin_pages import OUTBOX, PERIODIC, TASKS, enqueue, page_of, put, user
 from tests.taskq_django.shop.tasks import greet
 
-pytestmark = [pytest.mark.redis, pytest.mark.django_db]
-PERIODIC = "/admin/taskq_django/periodictask/"
-OUTBOX = "/admin/taskq_django/outboxtask/"
+pytestmark = [pytest.mark.redis, pytest.mark.django_db, pytest.mark.usefixtures("at_once")]
 SECRET = "card-4242"
 NOTE = "Hidden: you need the permission “Can view arguments and results of tasks”."
 VIEW = ("view_task", "view_periodictask", "view_outboxtask")
 CHANGE = ("change_task", "change_periodictask", "add_periodictask")
-
-
-@pytest.fixture(autouse=True)
-def at_once(redis: RedisServer, settings: Any) -> None:
-    """Tasks are sent at once, because each test is a transaction that never commits."""
-    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}
 
 
 @pytest.fixture
@@ -112,16 +104,6 @@ def test_a_confirmation_shows_the_arguments_of_the_task(action: str, redis: Redi
     assert SECRET in full(page_of(handle, "act", action))
     assert NOTE in page(page_of(handle, "act", action))
     assert SECRET not in page(page_of(handle, "act", action))
-
-
-def test_arguments_cannot_be_changed_by_a_user_who_may_not_see_them(client: Client, redis: RedisServer) -> None:
-    client.force_login(user("eve", "view_task", "change_task"))
-    handle = enqueue(card=SECRET)
-
-    response = client.post(page_of(handle), {"arguments": "{}", "shown": "", "_save": "Save"})
-
-    assert response.status_code == 403
-    assert SECRET.encode() in payload_of(redis, handle)
 
 
 def test_periodic_tasks_are_shown_without_arguments(of_code: None) -> None:

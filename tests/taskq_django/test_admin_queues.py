@@ -6,29 +6,23 @@ from html import unescape
 from typing import Any
 
 import pytest
-from django.contrib import admin
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.test import Client
-from django.urls import path
 from django.utils.html import escape
 from django.utils.http import urlencode
 
 from taskq_core import TaskState
-from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import Inspector
 from taskq_django import taskq
-from taskq_django.admin import QueueAdminMixin, WorkerAdminMixin, actions
-from taskq_django.admin.base import BaseAdmin
-from taskq_django.models import Queue, Worker
+from taskq_django.admin import actions
 from tests.redis_server import RedisServer
 from tests.rows import rows
+from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
+from tests.taskq_django.admin_pages import QUEUES, TASKS, html_of, rows_of, sign_in
 from tests.taskq_fastapi.pasts import Past
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
-QUEUES = "/admin/taskq_django/queue/"
-TASKS = "/admin/taskq_django/task/"
-HOSTILE = "</pre><script>alert('x')</script>"
 
 
 def enqueue(queue: str = "default", *, count: int = 1, name: str = "email:deliver", **options: Any) -> None:
@@ -37,13 +31,6 @@ def enqueue(queue: str = "default", *, count: int = 1, name: str = "email:delive
 
 def page_of(queue: str) -> str:
     return f"{QUEUES}{queue}/change/"
-
-
-def sign_in(client: Client, *codenames: str) -> Client:
-    user = User.objects.create_user("ada", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture
@@ -58,12 +45,6 @@ def operator(client: Client) -> Client:
     return sign_in(client, "view_queue", "pause_queue", "delete_queue")
 
 
-def html_of(client: Client, address: str, **query: Any) -> str:
-    response = client.get(address, query)
-    assert response.status_code == 200
-    return response.content.decode()
-
-
 def act(client: Client, action: str, *names: str, follow: bool = True, **more: Any) -> str:
     """Choose an action on the list and confirm it; return the page that follows."""
     data = {"_selected_action": list(names), "action": action, "post": "yes", "select_across": "0", **more}
@@ -72,19 +53,8 @@ def act(client: Client, action: str, *names: str, follow: bool = True, **more: A
     return unescape(response.content.decode())
 
 
-def rows_of(html: str) -> dict[str, dict[str, str]]:
-    """Return the text of each cell of the list, by the names of queue and column."""
-    found = {}
-    for row in re.findall(
-        r"<tr>(.*?)</tr>", html[html.index('<table id="result_list"') :].split("</table>")[0], re.DOTALL
-    ):
-        cells = re.findall(r'<t[dh] class="field-(\w+)[^"]*">(.*?)</t[dh]>', row, re.DOTALL)
-        texts = {
-            name: " ".join(unescape(re.sub(r"<title>.*?</title>|<[^>]*>", " ", text)).split()) for name, text in cells
-        }
-        if texts:
-            found[texts["name"]] = texts
-    return found
+def by_name(html: str) -> dict[str, dict[str, str]]:
+    return {row["name"]: row for row in rows_of(html)}
 
 
 @pytest.fixture
@@ -115,7 +85,7 @@ def test_the_list_shows_the_state_of_each_queue(viewer: Client, redis: RedisServ
     redis.client.set("asynq:{low}:paused", 1)
     count_on(redis, "default", processed=1200, failed=30)
 
-    rows = rows_of(html_of(viewer, QUEUES))
+    rows = by_name(html_of(viewer, QUEUES))
 
     default, low = rows["default"], rows["low"]
     assert default["tasks"] == "5 3 pending 1 aggregating 1 scheduled"
@@ -215,23 +185,11 @@ def test_the_list_can_be_searched_and_sorted(viewer: Client, redis: RedisServer)
     enqueue("alphabet", count=2)
     redis.client.set("asynq:{beta}:paused", 1)
 
-    assert list(rows_of(html_of(viewer, QUEUES, q="ALPHA"))) == ["alpha", "alphabet"]
-    assert list(rows_of(html_of(viewer, QUEUES, o="-2"))) == ["beta", "alphabet", "alpha"]
-    assert list(rows_of(html_of(viewer, QUEUES, o="2"))) == ["alpha", "alphabet", "beta"]
-    assert next(iter(rows_of(html_of(viewer, QUEUES, o="-1")))) == "beta", "no worker comes before paused"
+    assert list(by_name(html_of(viewer, QUEUES, q="ALPHA"))) == ["alpha", "alphabet"]
+    assert list(by_name(html_of(viewer, QUEUES, o="-2"))) == ["beta", "alphabet", "alpha"]
+    assert list(by_name(html_of(viewer, QUEUES, o="2"))) == ["alpha", "alphabet", "beta"]
+    assert next(iter(by_name(html_of(viewer, QUEUES, o="-1")))) == "beta", "no worker comes before paused"
     assert "0 queues" in html_of(viewer, QUEUES, q="nothing")
-
-
-def test_a_damaged_queue_is_marked_in_the_list(viewer: Client, redis: RedisServer) -> None:
-    enqueue("low")
-    redis.client.sadd("asynq:queues", "odd")
-    redis.client.set("asynq:{odd}:retry", "x")
-
-    rows = rows_of(html_of(viewer, QUEUES))
-    page = html_of(viewer, page_of("odd"))
-
-    assert (rows["low"]["status"], rows["odd"]["status"]) == ("no worker", "damaged")
-    assert "WRONGTYPE" in page
 
 
 @pytest.mark.usefixtures("in_one_day")
@@ -257,28 +215,6 @@ def test_the_page_of_a_large_queue_says_how_many_tasks_were_counted(viewer: Clie
     assert "Only 200 tasks were counted" in html_of(viewer, page_of("default"))
 
 
-@pytest.mark.parametrize("address", [QUEUES, page_of("default")])
-def test_the_number_of_redis_commands_does_not_grow_with_the_tasks(
-    viewer: Client, redis: RedisServer, address: str
-) -> None:
-    """Commands inside scripts count too. The first measurement has enough tasks to fill every sample."""
-
-    def commands() -> int:
-        stats: Any = redis.client.info("commandstats")
-        before = sum(int(numbers["calls"]) for name, numbers in stats.items() if name != "cmdstat_info")
-        html_of(viewer, address)
-        stats = redis.client.info("commandstats")
-        return sum(int(numbers["calls"]) for name, numbers in stats.items() if name != "cmdstat_info") - before
-
-    enqueue(count=300)
-    commands()
-    few = commands()
-    enqueue(count=2_000)
-    many = commands()
-
-    assert few == many > 0
-
-
 def test_all_values_from_redis_are_escaped(viewer: Client, redis: RedisServer) -> None:
     enqueue(HOSTILE, name=HOSTILE)
     redis.client.sadd("asynq:queues", "odd" + HOSTILE)
@@ -289,8 +225,7 @@ def test_all_values_from_redis_are_escaped(viewer: Client, redis: RedisServer) -
 
     assert len(pages) == 2
     for html in (listed, *pages):
-        assert "<script>alert" not in html
-        assert "&lt;script&gt;alert" in html
+        assert_escaped(html)
 
 
 @rows("name", ["a/b", "_2F", "50% & more?#x", "ключ", "..", "x/change/", "a b"])
@@ -300,17 +235,6 @@ def test_a_queue_with_an_odd_name_has_a_page(viewer: Client, redis: RedisServer,
     (url,) = re.findall(r'<th class="field-name"><a href="([^"]*)"', html_of(viewer, QUEUES))
 
     assert f'<div class="readonly">{escape(name)}</div>' in html_of(viewer, unescape(url))
-
-
-@rows("address", [QUEUES, page_of("default"), f"{QUEUES}default/act/pause/"])
-def test_the_page_shows_a_message_while_redis_is_down(operator: Client, settings: Any, address: str) -> None:
-    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
-
-    html = html_of(operator, address)
-
-    assert "The task queue cannot be read right now." in html
-    assert "secret" not in html
-    assert operator.get("/admin/").status_code == 200
 
 
 # --- what can be done -------------------------------------------------------------------------------------------------
@@ -458,17 +382,6 @@ def test_a_queue_with_tasks_is_deleted_only_with_an_explicit_confirmation(
     assert logged == [("low", DELETION, "Deleted with 0 tasks."), ("default", DELETION, "Deleted with 2 tasks.")]
 
 
-def test_a_queue_with_running_tasks_is_not_deleted(operator: Client, redis: RedisServer, inspector: Inspector) -> None:
-    enqueue()
-    task_id = redis.client.rpoplpush("asynq:{default}:pending", "asynq:{default}:active")
-    redis.client.hset(f"asynq:{{default}}:t:{task_id.decode()}", "state", "active")  # type: ignore[union-attr]  # there is one
-
-    assert "queue 'default' cannot be removed: 1 of its tasks run" in act(
-        operator, "delete_selected", "default", force="on"
-    )
-    assert inspector.queues() == ["default"]
-
-
 def test_actions_can_be_started_from_the_page_of_a_queue(
     operator: Client, redis: RedisServer, inspector: Inspector
 ) -> None:
@@ -488,16 +401,6 @@ def test_actions_can_be_started_from_the_page_of_a_queue(
     assert inspector.queues() == []
 
 
-@rows("address", [page_of("gone"), f"{QUEUES}gone/act/pause/", f"{QUEUES}gone/delete/"])
-def test_the_page_of_a_deleted_queue_redirects_to_the_list_with_a_message(
-    operator: Client, redis: RedisServer, address: str
-) -> None:
-    response = operator.get(address, follow=True)
-
-    assert response.redirect_chain[-1] == (QUEUES, 302)
-    assert "Queue “gone” does not exist any more." in unescape(response.content.decode())
-
-
 def test_other_queues_are_emptied_when_one_is_damaged(
     operator: Client, redis: RedisServer, inspector: Inspector
 ) -> None:
@@ -510,30 +413,6 @@ def test_other_queues_are_emptied_when_one_is_damaged(
     assert "broken: " in said
     assert "WRONGTYPE" in said
     assert inspector.queue_info("low").size == 0
-
-
-def test_a_redis_error_during_an_action_is_reported_and_finished_work_is_logged(
-    operator: Client, redis: RedisServer, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    enqueue("a")
-    enqueue("b")
-    real = Inspector.pause
-
-    def pause(self: Inspector, queue: str) -> None:
-        if queue == "b":
-            from taskq_core import BrokerUnavailableError
-
-            raise BrokerUnavailableError("no answer within 5 s")
-        real(self, queue)
-
-    monkeypatch.setattr(Inspector, "pause", pause)
-
-    said = act(operator, "pause", "a", "b")
-
-    assert "The task queue cannot be read right now." in said
-    assert "no answer within 5 s" in said
-    logged = dict(LogEntry.objects.values_list("object_id", "change_message"))
-    assert logged == {"a": "Paused.", "b": "Redis did not answer. The action may have been carried out in part."}
 
 
 # --- who may ----------------------------------------------------------------------------------------------------------
@@ -574,81 +453,3 @@ def test_each_permission_offers_its_own_actions(
     assert set(re.findall(r'<option value="(\w+)">', html)) == offered
     for action in {"pause", "resume", "empty", "delete_selected"} - offered:
         assert browser.post(f"{QUEUES}default/act/{action}/", {"post": "yes"}).status_code == 403
-
-
-def test_a_user_without_view_permission_sees_nothing(client: Client, redis: RedisServer) -> None:
-    enqueue()
-    browser = sign_in(client, "view_task")
-
-    assert browser.get(QUEUES).status_code == 403
-    assert browser.get(page_of("default")).status_code == 403
-
-
-def test_a_queue_deleted_before_the_confirmation_is_reported(
-    operator: Client, redis: RedisServer, inspector: Inspector
-) -> None:
-    enqueue()
-    operator.post(QUEUES, {"_selected_action": ["default"], "action": "delete_selected", "index": "0"})
-    inspector.remove_queue("default", force=True)
-
-    said = act(operator, "delete_selected", "default", force="on")
-
-    assert "1 was skipped: deleted in the meantime." in said
-    with pytest.raises(QueueNotFoundError):
-        inspector.queue_info("default")
-
-
-# --- over another ModelAdmin ------------------------------------------------------------------------------------------
-
-THEME = {
-    "theme/list.html": '{% extends "admin/change_list.html" %}{% block pretitle %}themed list{% endblock %}'
-    '{% block pagination %}{{ block.super }}{% include "admin/taskq_django/queue_history.html" %}{% endblock %}',
-    "theme/form.html": '{% extends "admin/change_form.html" %}{% block pretitle %}themed form{% endblock %}',
-}
-
-
-class ThemedModelAdmin(BaseAdmin):
-    """A themed `ModelAdmin` with its own templates."""
-
-    change_list_template = "theme/list.html"
-    change_form_template = "theme/form.html"
-
-
-class ThemedQueueAdmin(QueueAdminMixin, ThemedModelAdmin):
-    """The admin page on top of the themed `ModelAdmin`."""
-
-
-class ThemedWorkerAdmin(WorkerAdminMixin, ThemedModelAdmin):
-    """The admin page on top of the themed `ModelAdmin`."""
-
-
-site = admin.AdminSite("themed")
-site.register(Queue, ThemedQueueAdmin)
-site.register(Worker, ThemedWorkerAdmin)
-urlpatterns = [path("admin/", admin.site.urls), path("themed/", site.urls)]
-
-
-def test_the_pages_work_with_another_model_admin_and_its_templates(
-    viewer: Client, redis: RedisServer, settings: Any
-) -> None:
-    """The site has another name. It has no pages of tasks, so no page links to them."""
-    settings.ROOT_URLCONF = __name__
-    template = {**settings.TEMPLATES[0], "APP_DIRS": False}
-    loaders = [("django.template.loaders.locmem.Loader", THEME), "django.template.loaders.app_directories.Loader"]
-    template["OPTIONS"] = {**template["OPTIONS"], "loaders": loaders}
-    settings.TEMPLATES = [template]
-    viewer.force_login(User.objects.create_superuser("root"))
-    enqueue(count=2)
-
-    listed = html_of(viewer, "/themed/taskq_django/queue/")
-    (address,) = re.findall(r'<th class="field-name"><a href="([^"]*)"', listed)
-    page = html_of(viewer, address)
-    workers = html_of(viewer, "/themed/taskq_django/worker/")
-
-    assert "themed list" in listed
-    assert "0 runs in 30 days" in listed
-    assert address == "/themed/taskq_django/queue/default/change/"
-    assert "themed form" in page
-    assert "/themed/taskq_django/queue/default/act/pause/" in page
-    assert "themed list" in workers
-    assert "/taskq_django/task/" not in listed + page

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
-from django.db import connections
 from django.test import Client
 
 from taskq_core import TaskContext
@@ -27,6 +26,7 @@ from taskq_django.admin.task_rows import TaskRows
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_core.worker.conftest import until_blocking
+from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_django.admin_pages import (
     TASKS,
     choose,
@@ -39,12 +39,13 @@ from tests.taskq_django.admin_pages import (
     offered,
     page_of,
     put,
+    rows_of,
     shown_ids,
     state_of,
     user,
 )
 
-pytestmark = [pytest.mark.redis, pytest.mark.django_db]
+pytestmark = [pytest.mark.redis, pytest.mark.django_db, pytest.mark.usefixtures("at_once")]
 ALL_ACTIONS = [
     "approve",
     "reject",
@@ -56,13 +57,6 @@ ALL_ACTIONS = [
     "move_tasks",
     "delete_selected",
 ]
-HOSTILE = "</pre><script>alert('x')</script>"
-
-
-@pytest.fixture(autouse=True)
-def at_once(redis: RedisServer, settings: Any) -> None:
-    """Tasks are sent at once, because each test is a transaction that never commits."""
-    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}
 
 
 @pytest.fixture
@@ -82,18 +76,6 @@ def pages(operator: Client) -> Callable[..., str]:
         return response.content.decode()
 
     return page
-
-
-def rows_of(html: str) -> list[dict[str, str]]:
-    """Return the cells of each task in a list by the name of their column, as text."""
-    body = html.partition('<table id="result_list"')[2].partition("<tbody>")[2].partition("</tbody>")[0]
-    return [
-        {
-            name: " ".join(unescape(re.sub(r"<[^>]*>", " ", cell)).split())
-            for name, cell in re.findall(r'<t[dh] class="field-(\w+)[^"]*">(.*?)</t[dh]>', row, re.DOTALL)
-        }
-        for row in body.split("</tr>")[:-1]
-    ]
 
 
 def read_ten_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,25 +155,6 @@ def test_a_search_reports_its_progress_and_can_be_continued(
     # another filter, and another search, begin at the start
     assert not [link for link in re.findall(r'href="(\?[^"]*queue=[^"]*)"', second) if "after=" in link]
     assert 'name="after"' not in second
-
-
-def test_a_list_says_that_nothing_matches_only_after_it_has_read_everything(
-    pages: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    enqueue("shop:refund")
-    for _ in range(15):
-        enqueue()
-    read_ten_at_once(monkeypatch)
-
-    first = pages(TASKS, type="shop:refund")
-    second = pages(TASKS + unescape(re.findall(r'<a href="([^"]*)">Continue</a>', first)[0]))
-
-    assert shown_ids(first) == []
-    assert "Read 10 of 16 tasks, none matched so far." in first
-    assert not re.search(r"\b0 (tasks|results)", first)
-    assert len(shown_ids(second)) == 1
-    assert "All 16 tasks were read, 1 match." in second
-    assert "Continue" not in second
 
 
 def test_a_search_shows_a_page_at_once_and_offers_no_sorting_that_needs_all_tasks(
@@ -325,33 +288,6 @@ def test_a_click_on_a_column_sorts_by_it(pages: Callable[..., str]) -> None:
     assert shown_ids(down) == [handles[name].id for name in "cba"]
 
 
-@pytest.mark.parametrize("state", ["archived", "completed"])
-def test_ended_tasks_are_sorted_by_the_time_of_their_end(
-    pages: Callable[..., str], redis: RedisServer, state: str
-) -> None:
-    """The task that ended last comes first, independent of enqueue time and retention."""
-    early, late = enqueue(), enqueue()
-    kept_s = 4_000_000_000
-    put(redis, early, state, score=1_700_000_200 if state == "archived" else kept_s, completed_at=1_700_000_200)
-    put(redis, late, state, score=1_700_000_100 if state == "archived" else 2 * kept_s, completed_at=1_700_000_100)
-
-    assert shown_ids(pages(TASKS, state=state)) == [early.id, late.id]
-
-
-def test_a_task_that_waits_for_a_limit_shows_that_limit(pages: Callable[..., str]) -> None:
-    limited = taskq.remote("email:deliver", rate_limit="1/h")
-    limited.delay()
-    handle = limited.delay()
-    the_end_of_time = re.compile(r"(?<![-\w])9999\b")  # not a part of an id
-
-    for html in (pages(TASKS, state="scheduled"), pages(TASKS)):
-        assert "waits for a limit" in html
-        assert not the_end_of_time.search(html)
-    page = pages(page_of(handle))
-    assert re.search(r"Waits for:?.*?the limit [\w.:]+", page, re.DOTALL)
-    assert not the_end_of_time.search(page)
-
-
 def test_an_unreadable_task_is_listed_in_every_state(pages: Callable[..., str], redis: RedisServer) -> None:
     for state in ("active", "pending", "scheduled", "retry", "archived", "completed"):
         handle = enqueue()
@@ -373,37 +309,6 @@ def test_an_empty_list_of_completed_tasks_names_the_setting_that_keeps_them(
     assert "Tasks are deleted 2:00:00 after they have succeeded." in html
     assert "DEFAULTS" not in html
     assert "retention" not in pages(TASKS, state="archived")
-
-
-def test_the_number_of_redis_commands_does_not_grow_with_the_tasks(
-    pages: Callable[..., str], redis: RedisServer
-) -> None:
-    def commands() -> int:
-        stats: Any = redis.client.info("commandstats")
-        return sum(int(numbers["calls"]) for name, numbers in stats.items() if name != "cmdstat_info")
-
-    def cost(**query: str) -> int:
-        before = commands()
-        pages(TASKS, **query)
-        return commands() - before
-
-    remote = taskq.remote("email:deliver")
-    handles = taskq.client.enqueue_many(remote.s(number=number) for number in range(120))
-    one = page_of(handles[7])
-    pages(TASKS)
-    pages(one)
-    one_list = {"queue": "default", "state": "pending"}  # others are read whole to sort them
-    few = [cost(**one_list), cost(**one_list, p="2")]
-    before = commands()
-    pages(one)
-    few_for_one = commands() - before
-
-    taskq.client.enqueue_many(remote.s(number=number) for number in range(2000))
-
-    assert [cost(**one_list), cost(**one_list, p="2")] == few
-    before = commands()
-    pages(one)
-    assert commands() - before == few_for_one
 
 
 # --- acting on tasks --------------------------------------------------------------------------------------------------
@@ -546,23 +451,6 @@ def test_a_request_searches_only_once(operator: Client, redis: RedisServer, monk
     assert redis.client.zcard("asynq:{default}:archived") == 60
 
 
-def test_an_action_on_all_matches_reads_more_tasks_than_one_search(
-    operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted = [enqueue("shop:refund") for _ in range(3)]
-    others = [enqueue() for _ in range(30)]
-    monkeypatch.setattr(TaskRows, "search_max", 10)
-    monkeypatch.setattr(dashboard_tasks, "SCAN_BYTES", 1)
-    address = f"{TASKS}?type=shop:refund"
-
-    asked = choose(operator, "archive_tasks", key(wanted[0]), address=address, across=True)
-
-    assert "Archive 3 tasks?" in asked
-    assert confirm(operator, asked, address) == ["3 tasks were archived."]
-    assert [state_of(redis, each) for each in wanted] == ["archived"] * 3
-    assert {state_of(redis, each) for each in others} == {"pending"}
-
-
 def test_an_action_on_more_tasks_than_one_request_allows_is_reported(
     operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -608,42 +496,6 @@ def test_tasks_that_another_operator_changed_are_skipped_and_reported(operator: 
     ]
     assert state_of(redis, rescued) == "pending"
     assert [entry[1] for entry in logged()] == [key(rest)]
-
-
-@pytest.mark.django_db(transaction=True)
-def test_two_operators_who_delete_the_same_tasks_at_once_delete_each_once(redis: RedisServer) -> None:
-    handles = [enqueue(number=number) for number in range(50)]
-    browsers = []
-    for name in ("ada", "bob"):
-        browser = Client()
-        browser.force_login(user(name, "view_task", "delete_task"))
-        browsers.append((browser, choose(browser, "delete_selected", *map(key, handles))))
-    messages: list[str] = []
-
-    def delete(browser: Client, asked: str) -> None:
-        try:
-            messages.extend(confirm(browser, asked))
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=delete, args=each) for each in browsers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert redis.client.llen("asynq:{default}:pending") == 0
-    assert len(logged()) == 50
-    assert sum(int(text.split()[0]) for text in messages if "deleted" in text) == 50
-
-
-def test_an_action_on_deleted_tasks_shows_a_message(operator: Client) -> None:
-    handle = enqueue()
-    asked = choose(operator, "run_now", key(handle))
-    Inspector(taskq).delete_task("default", handle.id)
-
-    assert confirm(operator, asked) == ["Skipped: 1 no longer exists."]
-    assert "No rows match any more." in choose(operator, "run_now", key(handle))
 
 
 def test_a_running_task_is_cancelled(operator: Client, redis: RedisServer) -> None:
@@ -787,7 +639,7 @@ def test_selected_tasks_are_escaped_in_the_confirmation_and_the_message(operator
     history = operator.get("/admin/").content.decode()
 
     for html in (asked, response.content.decode(), history):
-        assert "<script>alert" not in html
+        assert_escaped(html)
     assert logged()[0][1] == key(handle)
 
 
@@ -825,14 +677,3 @@ def test_a_post_from_another_site_is_refused(redis: RedisServer) -> None:
 
     for path in ("", "default_2F1/change/", "default_2F1/act/run_now/", "add/?task=shop:greet"):
         assert browser.post(TASKS + path, {"action": "run_now", "post": "yes"}).status_code == 403, path
-
-
-def test_a_task_that_was_released_with_run_now_is_run(operator: Client, redis: RedisServer) -> None:
-    """A worker runs the task and completes it."""
-    handle = taskq.tasks["shop:greet"].delay("Grace")
-    put(redis, handle, "archived")
-
-    confirm(operator, choose(operator, "run_now", key(handle)))
-    Worker(taskq, WorkerConfig(burst=True)).run()
-
-    assert state_of(redis, handle) == "completed"

@@ -2,35 +2,21 @@
 
 import json
 import re
-from collections.abc import Mapping
-from html import unescape
-from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import quote
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.test import Client
 
-from taskq_core.wire import ServerInfo, WorkerInfo
-from taskq_django import taskq
 from taskq_django.admin.formats import key_of
 from tests.redis_server import RedisServer
+from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
+from tests.taskq_django.admin_pages import QUEUES, TASKS, WORKERS, appear, html_of, rows_of, sign_in
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
-WORKERS = "/admin/taskq_django/worker/"
-TASKS = "/admin/taskq_django/task/"
-QUEUES = "/admin/taskq_django/queue/"
-HOSTILE = "</pre><script>alert('x')</script>"
-LATER_S = 4_000_000_000
+
 S = 10**9
-
-
-def sign_in(client: Client, *codenames: str) -> Client:
-    user = User.objects.create_user("ada", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
-    client.force_login(user)
-    return client
 
 
 @pytest.fixture
@@ -39,49 +25,8 @@ def viewer(client: Client) -> Client:
     return sign_in(client, "view_worker", "view_task", "view_queue")
 
 
-def html_of(client: Client, address: str, **query: Any) -> str:
-    response = client.get(address, query)
-    assert response.status_code == 200
-    return response.content.decode()
-
-
-def now_ns(redis: RedisServer) -> int:
-    now: Any = redis.client.time()
-    return int(now[0]) * S
-
-
-def appear(
-    redis: RedisServer, host: str = "box", *, pid: int = 7, running: Mapping[str, Any] | None = None, **facts: Any
-) -> str:
-    """Write the presence record of a worker in the format of Go and Python workers, and return its id."""
-    server_id = f"{host}-{pid}"
-    name = f"{{{host}:{pid}:{server_id}}}"
-    info = ServerInfo(host=host, pid=pid, server_id=server_id, **{"concurrency": 10, **facts})
-    redis.client.set(f"asynq:servers:{name}", info.encode())
-    redis.client.zadd("asynq:servers", {f"asynq:servers:{name}": LATER_S})
-    redis.client.zadd("asynq:workers", {f"asynq:workers:{name}": LATER_S})
-    for task_id, times in (running or {}).items():
-        task = WorkerInfo(
-            host=host, pid=pid, server_id=server_id, task_id=task_id, task_type=f"ship:{task_id}", queue="low", **times
-        )
-        redis.client.hset(f"asynq:workers:{name}", task_id, task.encode())
-    return server_id
-
-
-def rows_of(html: str) -> list[dict[str, str]]:
-    found = []
-    for row in re.findall(
-        r"<tr>(.*?)</tr>", html[html.index('<table id="result_list"') :].split("</table>")[0], re.DOTALL
-    ):
-        cells = re.findall(r'<t[dh] class="field-(\w+)[^"]*">(.*?)</t[dh]>', row, re.DOTALL)
-        texts = {name: " ".join(unescape(re.sub(r"<[^>]*>", " ", text)).split()) for name, text in cells}
-        if texts:
-            found.append(texts)
-    return found
-
-
 def test_the_list_shows_the_state_of_each_worker(viewer: Client, redis: RedisServer) -> None:
-    now = now_ns(redis)
+    now = int(redis.client.time()[0]) * S
     running = {
         "t1": {"start_time_ns": now - 90 * S, "deadline_ns": now - 5 * S},
         "t2": {"start_time_ns": now - 30 * S},
@@ -148,7 +93,7 @@ def test_the_page_of_a_worker_shows_how_often_it_polls_each_queue(viewer: Client
 
 
 def test_workers_can_be_searched_sorted_and_filtered(viewer: Client, redis: RedisServer) -> None:
-    now = now_ns(redis)
+    now = int(redis.client.time()[0]) * S
     for number in range(11):
         appear(
             redis,
@@ -169,39 +114,11 @@ def test_workers_can_be_searched_sorted_and_filtered(viewer: Client, redis: Redi
     assert hosts(o="-3")[0] == "web-10"
 
 
-def test_the_number_of_redis_commands_does_not_grow_with_the_tasks(viewer: Client, redis: RedisServer) -> None:
-    """The number of commands depends neither on waiting tasks nor on running tasks."""
-
-    def commands() -> int:
-        before: Any = redis.client.info("commandstats")
-        html_of(viewer, WORKERS)
-        after: Any = redis.client.info("commandstats")
-        names = [name for name in after if name != "cmdstat_info"]
-        return sum(after[name]["calls"] - before.get(name, {"calls": 0})["calls"] for name in names)
-
-    appear(redis, queues={"low": 1}, running={"t": {}})
-    commands()
-    few = commands()
-    taskq.client.enqueue_many(taskq.remote("email:deliver").s(to="a@b.c") for _ in range(2_000))
-    appear(redis, queues={"low": 1}, running={f"t{number}": {} for number in range(50)})
-    many = commands()
-
-    assert few == many > 0
-
-
 def test_all_values_of_a_worker_are_escaped(viewer: Client, redis: RedisServer) -> None:
     worker = appear(redis, HOSTILE, queues={HOSTILE: 1}, status=HOSTILE, running={HOSTILE: {}})
 
     for html in (html_of(viewer, WORKERS), html_of(viewer, f"{WORKERS}{quote(worker)}/change/")):
-        assert "<script>alert" not in html
-        assert "&lt;script&gt;alert" in html
-
-
-def test_the_page_of_an_ended_worker_redirects_to_the_list_with_a_message(viewer: Client, redis: RedisServer) -> None:
-    response = viewer.get(f"{WORKERS}gone/change/", follow=True)
-
-    assert response.redirect_chain == [(WORKERS, 302)]
-    assert "Worker “gone” does not exist any more." in unescape(response.content.decode())
+        assert_escaped(html)
 
 
 def test_nobody_can_add_change_or_delete_a_worker(client: Client, redis: RedisServer) -> None:
@@ -210,19 +127,6 @@ def test_nobody_can_add_change_or_delete_a_worker(client: Client, redis: RedisSe
 
     for path in ("add/", f"{quote(worker)}/delete/", f"{quote(worker)}/change/"):
         assert client.post(f"{WORKERS}{path}", {"action": "delete_selected", "post": "yes"}).status_code == 403
-
-
-def test_the_page_shows_a_message_while_redis_is_down(viewer: Client, settings: Any) -> None:
-    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
-
-    for address in (WORKERS, f"{WORKERS}any/change/"):
-        html = html_of(viewer, address)
-        assert "The task queue cannot be read right now." in html
-        assert "secret" not in html
-
-
-def test_a_user_without_view_permission_sees_nothing(client: Client, redis: RedisServer) -> None:
-    assert sign_in(client, "view_task").get(WORKERS).status_code == 403
 
 
 def test_a_user_with_the_permission_can_send_requests_to_workers(client: Client, redis: RedisServer) -> None:

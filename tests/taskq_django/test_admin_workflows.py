@@ -1,7 +1,6 @@
 """Test the pages of workflows in the admin."""
 
 import re
-from functools import partial
 from html import unescape
 from typing import Any
 
@@ -10,33 +9,33 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import quote
 from django.contrib.auth.models import User
-from django.db import connection
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
 
 from taskq_core import BrokerUnavailableError
 from taskq_core.inspector import Inspector
-from taskq_core.testing import drain
-from taskq_core.views import Dashboard
-from taskq_core.views.workflow_lists import search_workflows
 from taskq_core.wire import TaskState
 from taskq_core.workflow import Workflow, WorkflowHandle, chain, group, step
 from taskq_django import taskq
 from taskq_django.admin.formats import key_of
 from tests.redis_server import RedisServer
-from tests.rows import rows
-from tests.taskq_django.admin_pages import choose, confirm, fields, messages, offered, page_of, user
+from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
+from tests.taskq_django.admin_pages import (
+    TASKS,
+    WORKFLOWS,
+    choose,
+    confirm,
+    fields,
+    html_of,
+    offered,
+    page_of,
+    rows_of,
+    sign_in,
+    text_of,
+)
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
-WORKFLOWS = "/admin/taskq_django/workflow/"
-TASKS = "/admin/taskq_django/task/"
-HOSTILE = "</pre><script>alert('x')</script>"
+
 LOOKING = ("view_workflow", "view_task", "view_payload", "view_queue")
-
-
-def sign_in(client: Client, *codenames: str) -> Client:
-    client.force_login(user("ada", *codenames))
-    return client
 
 
 @pytest.fixture
@@ -49,12 +48,6 @@ def viewer(client: Client) -> Client:
 def operator(client: Client) -> Client:
     """Return the browser of a user who may view everything, and act on workflows."""
     return sign_in(client, *LOOKING, "run_workflow")
-
-
-def html_of(client: Client, address: str, **query: Any) -> str:
-    response = client.get(address, query)
-    assert response.status_code == 200
-    return response.content.decode()
 
 
 def enqueued(name: str = "buy", *, queue: str = "default", count: int = 2) -> WorkflowHandle:
@@ -72,20 +65,6 @@ def own_page(handle: WorkflowHandle, page: str = "change", *more: str) -> str:
 
 def hash_of(handle: WorkflowHandle) -> str:
     return taskq.runtime.keys.queue(handle.queue).workflow(handle.id)
-
-
-def text_of(html: str) -> str:
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())
-
-
-def rows_of(html: str) -> list[dict[str, str]]:
-    part = html.partition('<table id="result_list"')[2].partition("</table>")[0]
-    found = []
-    for row in re.findall(r"<tr>(.*?)</tr>", part, re.DOTALL):
-        cells = re.findall(r'<t[dh] class="field-(\w+)[^"]*">(.*?)</t[dh]>', row, re.DOTALL)
-        if cells:
-            found.append({name: text_of(text) for name, text in cells})
-    return found
 
 
 def table_of(html: str, region: str) -> list[str]:
@@ -141,82 +120,10 @@ def test_the_list_can_be_searched_filtered_and_paged(viewer: Client, redis: Redi
     assert "low (30)" in html_of(viewer, WORKFLOWS)
 
 
-@rows(
-    "query",
-    [
-        *("name__regex=(", "id__regex=[", "state=none", "queue=none", "p=x", "p=-1", "o=9.9", "after=x", "e=1"),
-        *("q=%00", "q=%ff%fe", "state__in=running", "all="),
-    ],
-)
-def test_an_invalid_query_string_shows_the_list(viewer: Client, redis: RedisServer, query: str) -> None:
-    enqueued()
-
-    assert viewer.get(f"{WORKFLOWS}?{query}").status_code == 200
-
-
 def test_an_empty_list_shows_the_reason(viewer: Client, redis: RedisServer) -> None:
     assert "No workflows here. An ended workflow is kept for a day, or for its own retention." in html_of(
         viewer, WORKFLOWS
     )
-
-
-def test_an_incomplete_search_can_be_continued(
-    viewer: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def search_two(self: Any, counts: Any, wanted: Any, *, cursor: str | None = None, limit: int) -> Any:
-        plan = partial(search_workflows, counts=counts, wanted=wanted, cursor=cursor, scan=2, limit=limit)
-        return self._inspector.run_plan(plan)
-
-    monkeypatch.setattr(Dashboard, "search_workflows", search_two)
-    for number in range(5):
-        enqueued(f"w{number}")
-
-    html, found = html_of(viewer, WORKFLOWS, q="w"), []
-    while True:
-        found += named(html)
-        more = re.search(r'<a href="(\?[^"]*after=[^"]*)">Continue</a>', html)
-        if more is None:
-            break
-        html = html_of(viewer, WORKFLOWS + unescape(more[1]))
-
-    assert sorted(found) == ["w0", "w1", "w2", "w3", "w4"]
-    assert "All 5 workflows were read, 5 match." in html
-
-
-def test_the_number_of_redis_commands_depends_only_on_the_number_of_queues(viewer: Client, redis: RedisServer) -> None:
-    """Commands inside scripts count too. No page makes a call for each row."""
-
-    def calls(address: str, **query: Any) -> int:
-        before: Any = redis.client.info("commandstats")
-        html_of(viewer, address, **query)
-        after: Any = redis.client.info("commandstats")
-        return sum(
-            after[name]["calls"] - before.get(name, {"calls": 0})["calls"]
-            for name in ("cmdstat_evalsha", "cmdstat_smembers", "cmdstat_sismember", "cmdstat_zcard", "cmdstat_hget")
-            if name in after
-        )
-
-    enqueued()
-    small = group([taskq.remote("note").si() for _ in range(60)], name="g").delay()
-    calls(WORKFLOWS)
-    few = calls(WORKFLOWS), calls(own_page(small)), calls(own_page(small), step="g")
-    for _ in range(30):
-        enqueued()
-    large = group((taskq.remote("note").si(number=each) for each in range(3_000)), name="g").delay()
-    many = calls(WORKFLOWS), calls(own_page(large)), calls(own_page(large), step="g", members=7)
-
-    assert few == many
-    assert max(few[:2]) < 20
-
-
-def test_the_pages_of_workflows_run_no_database_query(viewer: Client, redis: RedisServer) -> None:
-    handle = enqueued()
-
-    with CaptureQueriesContext(connection) as asked:
-        html_of(viewer, WORKFLOWS)
-        html_of(viewer, own_page(handle))
-
-    assert not [query["sql"] for query in asked.captured_queries if "taskq_django_workflow" in query["sql"]]
 
 
 # --- the page of one --------------------------------------------------------------------------------------------------
@@ -248,29 +155,6 @@ def test_the_page_draws_the_graph_and_lists_the_steps(viewer: Client, redis: Red
     assert 'href="?step=many#taskq-step">many</a>' in html
 
 
-def test_a_retried_step_shows_its_attempts_and_its_error(
-    viewer: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The test covers the graph, the list of steps, and the members of a group."""
-    monkeypatch.setattr(taskq, "_tasks", {})
-
-    @taskq.task(name="fail", max_retry=7)
-    def fail() -> None:
-        raise ValueError("card is gone")
-
-    one = taskq.enqueue_workflow(step(fail.si(), name="charge"))
-    many = group([fail.si(), fail.si()], name="charges").delay()
-    drain(taskq, raises=False)
-
-    html, members = html_of(viewer, own_page(one)), html_of(viewer, own_page(many), step="charges")
-
-    assert ">retrying 1/7</text>" in html
-    assert table_of(html, "Steps") == ["charge retrying 1/7 - fail default - ValueError: card is gone"]
-    assert [row.split(" ", 1)[1] for row in table_of(members, "Members")] == [
-        f"retrying 1/7 {many.id}.charges.{number} default ValueError: card is gone" for number in range(2)
-    ]
-
-
 def page_of_task(handle: WorkflowHandle, step_name: str, *, queue: str = "default") -> str:
     return f"{TASKS}{quote(key_of(queue, f'{handle.id}.{step_name}'))}/change/"
 
@@ -288,19 +172,6 @@ def test_a_large_workflow_has_no_graph_and_a_paged_table(viewer: Client, redis: 
     assert '<a href="?steps=2#taskq-steps">Next</a>' in first
     for odd in ("x", "-1", "0", "9" * 40, "²"):
         assert viewer.get(own_page(handle), {"steps": odd, "members": odd, "step": odd}).status_code == 200
-
-
-def test_the_table_names_only_some_of_many_predecessors(viewer: Client, redis: RedisServer) -> None:
-    call = taskq.remote("note")
-    steps = Workflow("wide")
-    for number in range(25):
-        steps = steps.step(f"s{number}", call.si())
-    handle = taskq.enqueue_workflow(steps.step("last", call.si(), after=[f"s{number}" for number in range(25)]))
-
-    *_, last = table_of(html_of(viewer, own_page(handle)), "Steps")
-
-    assert last.startswith("last waiting s0 s1")
-    assert "s19 … note" in last
 
 
 def test_the_page_of_a_queue_links_to_its_workflows(viewer: Client, client: Client, redis: RedisServer) -> None:
@@ -427,17 +298,6 @@ def _key(handle: WorkflowHandle) -> str:
     return key_of(handle.queue, handle.id)
 
 
-def test_the_page_of_a_deleted_workflow_redirects_to_the_list_with_a_message(
-    viewer: Client, redis: RedisServer
-) -> None:
-    enqueued()
-
-    for key in ("default/gone", "nowhere/gone", "no slash", "/", "default/"):
-        response = viewer.get(f"{WORKFLOWS}{quote(key)}/change/", follow=True)
-        assert response.redirect_chain == [(WORKFLOWS, 302)], key
-        assert "does not exist any more." in messages(response.content.decode())[0]
-
-
 def test_all_values_from_redis_are_escaped(viewer: Client, redis: RedisServer) -> None:
     call = taskq.remote("note")
     handle = chain(call.si(), group([call.si()] * 2, name="g")).delay()
@@ -460,8 +320,7 @@ def test_all_values_from_redis_are_escaped(viewer: Client, redis: RedisServer) -
         (own_page(handle, "history"), {}),
     ):
         html = html_of(viewer, address, **query)
-        assert "<script>alert" not in html
-        assert "&lt;script&gt;alert" in html
+        assert_escaped(html)
 
 
 # --- actions ----------------------------------------------------------------------------------------------------------
@@ -529,21 +388,6 @@ def test_an_action_on_all_matching_workflows_reports_those_it_could_not_change(
     ]
 
 
-def test_a_request_that_exceeds_its_time_shows_how_many_workflows_are_left(
-    operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    handles = [enqueued(f"w{number}") for number in range(3)]
-    asked = choose(operator, "cancel_workflows", *map(_key, handles), address=WORKFLOWS)
-    monkeypatch.setattr("taskq_django.admin.actions.LONGEST_S", -1.0)
-
-    shown_messages = confirm(operator, asked, address=WORKFLOWS)
-
-    assert shown_messages == [
-        "1 workflow was cancelled.",
-        "One request cannot handle all rows. Repeat the action to continue.",
-    ]
-
-
 def test_workflows_that_changed_since_the_page_was_loaded_are_skipped(operator: Client, redis: RedisServer) -> None:
     """The confirmation page is stale: one workflow was cancelled, another was deleted, and a third has failed."""
     first, second, third = enqueued("a"), enqueued("b"), enqueued("c")
@@ -585,41 +429,7 @@ def test_the_permission_to_change_tasks_does_not_permit_changes_of_workflows(
     assert offered(html_of(client, WORKFLOWS)) == []
 
 
-def test_a_user_without_view_permission_sees_nothing(client: Client, redis: RedisServer) -> None:
-    handle = enqueued()
-    sign_in(client, "view_task", "view_queue", "run_workflow")
-
-    for address in (
-        WORKFLOWS,
-        own_page(handle),
-        own_page(handle, "history"),
-        own_page(handle, "act", "cancel_workflows"),
-    ):
-        assert client.get(address).status_code == 403, address
-
-
 # --- Redis is away ----------------------------------------------------------------------------------------------------
-
-
-def test_the_pages_show_a_message_while_redis_is_down(operator: Client, redis: RedisServer, settings: Any) -> None:
-    handle = enqueued()
-    asked = choose(operator, "cancel_workflows", _key(handle), address=WORKFLOWS)
-    there = settings.TASKQ
-    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
-
-    pages = [html_of(operator, address) for address in (WORKFLOWS, own_page(handle), own_page(handle, "history"))]
-    pages.append(operator.post(WORKFLOWS, fields_of(asked)).content.decode())
-
-    for html in pages:
-        assert "The task queue cannot be read right now." in html
-        assert "secret" not in html
-    settings.TASKQ = there
-    assert taskq.workflow(handle.id).refresh().state == "running"
-    assert LogEntry.objects.count() == 0
-
-
-def fields_of(asked: str) -> dict[str, list[str]]:
-    return fields(asked, '<form method="post" novalidate>')
 
 
 def test_finished_work_is_logged_when_redis_fails_during_an_action(
@@ -636,7 +446,7 @@ def test_finished_work_is_logged_when_redis_fails_during_an_action(
         return real(handle)
 
     monkeypatch.setattr(WorkflowHandle, "cancel", cancel)
-    html = operator.post(WORKFLOWS, fields_of(asked)).content.decode()
+    html = operator.post(WORKFLOWS, fields(asked, '<form method="post" novalidate>')).content.decode()
 
     assert "The task queue cannot be read right now." in html
     assert [handle.refresh().state for handle in handles] == ["cancelled", "running", "running"]

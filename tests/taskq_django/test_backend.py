@@ -163,26 +163,6 @@ def test_arguments_come_back_as_they_were_given(args: Any, kwargs: Any) -> None:
     assert found.return_value == {"args": list(args), "kwargs": kwargs}
 
 
-@rows(
-    ("args", "kwargs", "returned"),
-    [
-        ((1,), {"exact": True}, [1, "kg", True]),
-        ((1, "lb"), {}, [1, "lb", False]),
-        ((), {"unit": "g", "parcel": 2}, [2, "g", False]),
-    ],
-)
-def test_positions_and_names_are_kept_apart(args: Any, kwargs: Any, returned: Any) -> None:
-    result = parcels.weigh.enqueue(*args, **kwargs)
-
-    drain()
-
-    result.refresh()
-    found = parcels.weigh.get_result(result.id)
-    assert result.return_value == returned
-    assert (found.args, found.kwargs) == (list(args), kwargs)
-    assert found == result
-
-
 def test_arguments_without_a_json_form_are_refused_and_nothing_is_enqueued(redis: RedisServer) -> None:
     with pytest.raises(TypeError, match="Unsupported type"):
         parcels.label.enqueue(datetime.now(UTC))

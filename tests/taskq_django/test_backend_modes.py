@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import transaction
-from django.test import TestCase
 
 from taskq_core import EnqueueInTransactionWarning
 from taskq_django import taskq
@@ -122,15 +121,6 @@ class TestModes:
         assert not OutboxTask.objects.exists()
 
 
-@pytest.mark.redis
-class TestInTestCase(TestCase):
-    def test_capture_includes_tasks_that_the_commit_sends(self) -> None:
-        with self.captureOnCommitCallbacks(execute=True), transaction.atomic():
-            result = parcels.label.enqueue()
-
-        assert parcels.label.get_result(result.id).status == TaskResultStatus.READY
-
-
 # --- in place of Redis ------------------------------------------------------------------------------------------------
 
 
@@ -173,12 +163,6 @@ class TestEager:
         assert result.args == [1]
         assert getattr(parcels, name).get_result(result.id) == result
 
-    @rows("name", ["label", "track"])
-    async def test_an_eager_call_in_a_coroutine_returns_after_the_run(self, name: str) -> None:
-        result = await getattr(parcels, name).aenqueue(1)
-
-        assert (result.status, result.attempts) == (TaskResultStatus.SUCCESSFUL, 1)
-
     @pytest.mark.parametrize("name", ["lose", "alose"])
     def test_a_failure_is_not_raised(self, name: str, caplog: pytest.LogCaptureFixture) -> None:
         result = getattr(parcels, name).enqueue(1)
@@ -201,29 +185,9 @@ class TestEager:
         with pytest.raises(KeyboardInterrupt):
             parcels.interrupt.enqueue()
 
-    def test_a_result_that_is_no_json_is_a_failure(self) -> None:
-        result = parcels.open_box.enqueue()
-
-        assert (result.status, result.errors[0].exception_class) == (TaskResultStatus.FAILED, TypeError)
-
-    @rows("name", ["stamp", "astamp"])
-    def test_an_eager_task_receives_its_context(self, name: str) -> None:
-        result = getattr(parcels, name).enqueue(5)
-
-        assert result.return_value[:2] == [result.id, 1]
-
     def test_the_outcome_is_known_without_retention(self) -> None:
         result = parcels.weigh.using(retention=0, priority=7).enqueue(5)
         failed = parcels.lose.using(retention=0).enqueue(5)
 
         assert (result.status, result.return_value) == (TaskResultStatus.SUCCESSFUL, [5, "kg", False])
         assert failed.status == TaskResultStatus.FAILED
-
-    def test_djangos_log_lines_appear_in_order(self, caplog: pytest.LogCaptureFixture) -> None:
-        with caplog.at_level("DEBUG", logger=PACKAGE):
-            parcels.label.enqueue()
-            parcels.lose.enqueue(1)
-
-        words = [each.getMessage().rpartition(" ")[2] for each in caplog.records if each.name == PACKAGE]
-        success = ["backend=default", "state=RUNNING", "state=SUCCESSFUL"]
-        assert words == [*success, "backend=default", "state=RUNNING", "state=FAILED"]

@@ -10,7 +10,7 @@ from django.core.checks.messages import CheckMessage
 from taskq_core import ConfigurationError
 from taskq_django import taskq
 from taskq_django.conf import read_settings
-from taskq_django.tasks_backend.options import band_queue, queues_of_tasks, read_defaults
+from taskq_django.tasks_backend.options import queues_of_tasks, read_defaults
 from tests.rows import rows
 from tests.taskq_django.parcels import tasks as parcels
 
@@ -48,14 +48,6 @@ def test_invalid_options_are_refused(given: Any, words: str) -> None:
         read_defaults(given)
 
     assert words in str(caught.value)
-
-
-@rows(
-    ("priority", "queue"),
-    [(100, "mail-high"), (1, "mail-high"), (0, "mail"), (-1, "mail-low"), (-100, "mail-low")],
-)
-def test_the_priority_of_a_task_determines_its_queue(priority: int, queue: str) -> None:
-    assert band_queue("mail", priority) == queue
 
 
 def test_workers_serve_the_queues_of_tasks(settings: Any) -> None:

@@ -231,23 +231,6 @@ def test_a_task_of_the_project_is_enqueued_with_its_payload_checked(redis: Redis
         taskq("task", "enqueue", "-t", "shop:greet", "-l", '{"nmae": "Ada"}')
 
 
-def test_the_doctor_repairs_the_project_s_broker(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskq_core.repair.reconcile.RECHECK_S", 0)
-    handle = greet.delay("Ada")
-    pending = f"asynq:{{{handle.queue}}}:pending"
-    redis.client.delete(pending)
-    stdout = io.StringIO()
-
-    # The doctor reports that the test server has no persistence.
-    with pytest.raises(CommandError, match=r"^something is red, or could not be repaired; see above$"):
-        call_command("taskq", "doctor", "--fix", "--yes", "--json", stdout=stdout)
-
-    document = json.loads(stdout.getvalue())
-    assert [(each["kind"], each["subject"]) for each in document["repaired"]] == [("not_listed", handle.id)]
-    assert [each["check"] for each in document["findings"] if each["level"] == "red"] == ["persistence"]
-    assert redis.client.lrange(pending, 0, -1) == [handle.id.encode()]
-
-
 @rows(
     ("words", "message", "status"),
     [

@@ -507,7 +507,3 @@ class TestChecks:
 def test_a_mailer_option_needs_the_mailers_setting() -> None:
     with pytest.raises(ImproperlyConfigured, match="'using' only works for a backend in MAILERS"):
         EmailBackend(using="real")
-
-
-def test_the_mail_task_is_registered_in_every_process() -> None:
-    assert TASK in taskq.tasks

@@ -18,14 +18,11 @@ from django.http import HttpRequest, HttpResponse
 from django.test import AsyncRequestFactory, RequestFactory
 from django.utils import timezone, translation
 
-from taskq_core import ConfigurationError, TaskContext, TaskFilter, TaskInfo, TaskState, current_task
-from taskq_core.execution.context import current
+from taskq_core import ConfigurationError, TaskInfo, TaskState
 from taskq_core.execution.propagation import LANGUAGE, REQUEST_ID, TIME_ZONE, request_id
 from taskq_core.inspector import Inspector
 from taskq_core.scheduler import Scheduler
 from taskq_core.wire import ENQUEUED
-from taskq_core.worker.executor import Executor
-from taskq_core.worker.run import Run
 from taskq_django import client, schedule, task, taskq
 from taskq_django.propagation import propagated
 from taskq_django.request_id import RequestIdMiddleware, get_request_id
@@ -114,29 +111,6 @@ class TestInAWorker:
 
         assert sorted(seen, key=repr) == sorted([("de", "Europe/Berlin", "r-1"), DEFAULT] * 2, key=repr)
         assert surroundings() == DEFAULT
-
-    @pytest.mark.redis
-    @pytest.mark.parametrize("called", [look, alook], ids=["plain", "coroutine"])
-    def test_a_run_without_headers_costs_nothing(
-        self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch, called: Any
-    ) -> None:
-        """The fields of the run are not even collected, because that costs more than the rest."""
-        fill = Executor._fill
-
-        def record_fill(self: Executor, run: Run, context: TaskContext) -> None:
-            seen.append(("gathered", "", ""))
-            fill(self, run, context)
-
-        monkeypatch.setattr(Executor, "_fill", record_fill)
-        called.delay()
-        drain()
-        assert seen[0] == DEFAULT  # `drain` calls `_fill` later
-        seen.clear()
-
-        with of_a_request():
-            called.delay()
-        drain()
-        assert seen[:2] == [("gathered", "", ""), ("de", "Europe/Berlin", "r-1")]
 
     @pytest.mark.redis
     def test_a_task_passes_the_values_on_to_tasks_it_enqueues(self, redis: RedisServer) -> None:
@@ -425,86 +399,6 @@ def test_a_system_check_reports_a_path_without_a_function(settings: Any, path: s
 
     assert [each.id for each in found] == ([] if problem is None else ["taskq.E032"])
     assert all((problem or "") in each.msg for each in found)
-
-
-class Lines(logging.Handler):
-    """A handler with the filter that collects formatted lines."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        self.addFilter(TaskFilter(**options))
-        self.setFormatter(logging.Formatter("%(message)s|%(task_name)s|%(task_id)s|%(queue)s|%(request_id)s"))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(self.format(record))
-
-
-class TestTheLog:
-    @contextmanager
-    def written(self, name: str, **options: Any) -> Iterator[list[str]]:
-        handler, wanted = Lines(**options), logging.getLogger(name)
-        before = wanted.level
-        wanted.addHandler(handler)
-        wanted.setLevel(logging.INFO)
-        try:
-            yield handler.lines
-        finally:
-            wanted.removeHandler(handler)
-            wanted.setLevel(before)
-
-    @pytest.mark.redis
-    def test_log_records_of_a_task_have_the_request_id(self, redis: RedisServer) -> None:
-        with of_a_request():
-            handle = look.using(queue="low").delay()
-        with self.written("tests.propagation") as lines:
-            drain()
-
-        assert lines == [f"looking|carrying:look|{handle.id}|low|r-1"]
-
-    @pytest.mark.redis
-    def test_log_records_of_the_worker_have_the_request_id(
-        self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(look, "body", lambda: seen[0])
-        with of_a_request():
-            handle = look.delay()
-        with self.written("taskq.worker") as lines:
-            drain(raises=False)
-
-        failed = [line for line in lines if "task failed: name=carrying:look" in line]
-        assert [line.partition("|")[2].splitlines()[0] for line in failed] == [f"carrying:look|{handle.id}|default|r-1"]
-
-    def test_log_records_of_a_request_have_its_id_and_others_none(self) -> None:
-        with self.written("tests.propagation", default="") as bare:
-            logger.info("nothing")
-        with self.written("tests.propagation") as lines:
-            logger.info("nothing")
-            with of_a_request():
-                logger.info("request")
-            logger.info("given", extra={"queue": "own"})
-
-        assert lines == ["nothing|-|-|-|-", "request|-|-|-|r-1", "given|-|-|own|-"]
-        assert bare == ["nothing||||"]
-
-    def test_a_worker_without_an_adapter_reads_the_header(self) -> None:
-        token = current.set(TaskContext(id="1", name="a", queue="b", headers={"taskq-request-id": "r-3"}))
-        try:
-            with self.written("tests.propagation") as lines:
-                logger.info(current_task().name)
-        finally:
-            current.reset(token)
-
-        assert lines == ["a|a|1|b|r-3"]
-
-
-@pytest.mark.redis
-def test_propagated_values_are_stored_as_message_headers(redis: RedisServer, inspector: Inspector) -> None:
-    with of_a_request():
-        handle = look.delay()
-
-    info: Any = inspector.task("default", handle.id)
-    assert info.headers["taskq-request-id"] == "r-1"
 
 
 @pytest.mark.usefixtures("redis")

@@ -22,14 +22,12 @@ from taskq_core import (
     RemoteTask,
     SkipRetry,
     Snooze,
-    TaskHandle,
     TaskState,
 )
 from taskq_core.errors import Discard
-from taskq_core.scheduler import Scheduler
 from taskq_django import client, task, taskq
 from taskq_django.signals import task_enqueued, task_failed, task_retried, task_started, task_succeeded
-from taskq_django.testing import adrain, capture, drain, eager
+from taskq_django.testing import adrain, drain
 from tests.redis_server import RedisServer
 from tests.rows import rows
 
@@ -180,20 +178,6 @@ class TestRuns:
 
         assert recorder.sent == [("enqueued", RemoteTask), ("started", RawTask), ("succeeded", RawTask)]
 
-    @pytest.mark.redis
-    def test_a_receiver_can_filter_by_sender(self, redis: RedisServer) -> None:
-        seen: list[str] = []
-
-        def note(task_id: str, **named: Any) -> None:
-            seen.append(named["name"])
-
-        with connected(task_succeeded, note, sender=adouble):
-            double.delay(1)
-            adouble.using(queue="low").delay(1)
-            drain()
-
-        assert seen == ["signals:adouble"]
-
 
 class TestEnqueued:
     @pytest.mark.redis
@@ -227,19 +211,6 @@ class TestEnqueued:
         assert [sender for _, sender in recorder.sent] == [double, double, adouble]
 
     @pytest.mark.redis
-    async def test_aenqueue_many_sends_a_signal_for_each_stored_task(
-        self, redis: RedisServer, recorder: SignalRecorder
-    ) -> None:
-        async def calls() -> Any:
-            for number in range(3):
-                yield adouble.s(number)
-
-        await taskq.async_client.enqueue_many(calls())
-        await taskq.async_client.enqueue_many([double.s(1)])
-
-        assert [sender for _, sender in recorder.sent] == [adouble] * 3 + [double]
-
-    @pytest.mark.redis
     def test_a_refused_task_sends_no_signal(self, redis: RedisServer, settings: Any, recorder: SignalRecorder) -> None:
         once = double.using(unique_for=60)
         once.delay(1)
@@ -250,24 +221,6 @@ class TestEnqueued:
             double.delay(1)
 
         assert recorder.words == ["enqueued"]
-
-    @pytest.mark.redis
-    async def test_a_periodic_task_sends_task_enqueued(self, redis: RedisServer, recorder: SignalRecorder) -> None:
-        entry = taskq.schedule("@every 1s", double.s(1), id="signals")
-        try:
-            scheduler = Scheduler(taskq)
-            seen = asyncio.Event()
-            loop = asyncio.get_running_loop()
-            with connected(task_enqueued, lambda **named: loop.call_soon_threadsafe(seen.set)):
-                running = asyncio.create_task(scheduler.arun())
-                await asyncio.wait_for(seen.wait(), 60)
-                scheduler.stop()
-                await running
-        finally:
-            taskq.unschedule(entry.id)
-
-        assert recorder.sent[0] == ("enqueued", double)
-        assert isinstance(recorder.named[0]["handle"], TaskHandle)
 
     @pytest.mark.redis
     def test_an_aggregated_task_sends_task_enqueued(
@@ -316,21 +269,6 @@ class TestReceivers:
         assert len([record for record in caplog.records if record.name == logger]) == 8
 
     @pytest.mark.redis
-    def test_receivers_after_one_that_raises_are_called(self, redis: RedisServer) -> None:
-        called: list[Signal] = []
-
-        def break_(**named: Any) -> None:
-            raise ValueError
-
-        def note(signal: Signal, **named: Any) -> None:
-            called.append(signal)
-
-        with connected(task_enqueued, break_), connected(task_enqueued, note):
-            double.delay(2)
-
-        assert called == [task_enqueued]
-
-    @pytest.mark.redis
     def test_coroutine_receivers_are_awaited(self, redis: RedisServer) -> None:
         seen: list[str] = []
 
@@ -366,26 +304,6 @@ class TestReceivers:
         for _, raw, _ in seen:
             with pytest.raises(Exception, match="closed"):
                 await sync_to_async(raw.execute)("SELECT 1")
-
-
-class TestInTests:
-    def test_captured_tasks_send_signals(self, settings: Any, recorder: SignalRecorder) -> None:
-        settings.TASKQ = NOWHERE
-        with capture() as tasks:
-            double.delay(1)
-            double.delay(0)
-            tasks.run(raises=False)
-
-        assert recorder.words == ["enqueued", "enqueued", "started", "succeeded", "started", "failed"]
-
-    async def test_eager_tasks_send_signals(self, settings: Any, recorder: SignalRecorder) -> None:
-        settings.TASKQ = {**NOWHERE, "ENQUEUE": "immediate"}
-        with eager():
-            await adouble.adelay(1)
-            await double.adelay(2)
-
-        assert sorted(recorder.words) == sorted(["enqueued", "started", "succeeded"] * 2)
-        assert [named["result"] for named in recorder.named if "result" in named] == [2, 4]
 
 
 class TestCost:

@@ -99,24 +99,6 @@ def test_results_progress_and_errors_are_shown_as_configured(ask: Any) -> None:
     assert shown(show_results=False, show_errors=True) == [(None, None, None), (None, None, "ValueError: secret")]
 
 
-def test_the_status_shows_what_a_durable_task_waits_for(ask: Any) -> None:
-    @task(retention=60)
-    def publish(context: TaskContext) -> None:
-        context.receive("review")
-
-    view = task_status_view(allow=lambda request, task: True)
-    handle = publish.delay()
-    _, before = ask(view, handle.id)
-    drain(taskq)
-    _, waiting = ask(view, handle.id)
-
-    assert before["wait"] is None
-    assert (waiting["state"], waiting["wait"]) == (
-        "scheduled",
-        {"kind": "signal", "name": "review", "number": 1, "until": None},
-    )
-
-
 def test_a_task_in_the_outbox_has_a_status(ask: Any, settings: Any, db: None) -> None:
     settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "outbox"}
     handle = greet.delay("a")  # the transaction of the test is not committed

@@ -1,7 +1,6 @@
 """Test `taskq_django.testing` and the setting `EAGER`: tasks run in the test and its transactions."""
 
 import asyncio
-import logging
 import os
 from contextlib import suppress
 from typing import Any
@@ -15,7 +14,7 @@ from django.db import connection, transaction
 from django.test import TestCase, TransactionTestCase, override_settings
 from django.test.utils import CaptureQueriesContext
 
-from taskq_core import ConfigurationError, EnqueueError, TaskFailedError, TaskState
+from taskq_core import ConfigurationError, EnqueueError, TaskState
 from taskq_django import client, task, taskq
 from taskq_django.models import OutboxTask
 from taskq_django.testing import adrain, capture, drain, eager
@@ -93,15 +92,6 @@ class TestCaptureInTestCase(TestCase):
             assert (len(callbacks), ran) == (1, [])
             tasks.assert_enqueued(greet)
 
-    def test_a_nested_capture_takes_tasks_from_the_outer_one(self) -> None:
-        with capture(as_committed=False) as outer:
-            with capture() as inner:
-                greet.delay("Ada")
-            inner.assert_enqueued(greet)
-            greet.delay("Grace")
-
-        outer.assert_nothing_enqueued()
-
     def test_it_works_below_async_to_sync(self) -> None:
         async def view() -> None:
             await greet.adelay("Ada")
@@ -171,17 +161,6 @@ class TestEagerInTestCase(TestCase):
         assert [run.outcome for run in tasks.runs] == ["completed", "completed"]
         assert Group.objects.get().name == "c"
 
-    def test_tasks_run_when_captured_callbacks_run(self) -> None:
-        Group.objects.create(name="a")
-
-        with eager(as_committed=False) as tasks, self.captureOnCommitCallbacks(execute=True):
-            rename.delay("a", "b")
-            arename.delay("b", "c")
-            assert tasks.runs == []
-
-        assert [run.outcome for run in tasks.runs] == ["completed", "completed"]
-        assert Group.objects.get().name == "c"
-
     def test_a_failure_in_a_robust_hook_still_ends_the_block(self) -> None:
         with pytest.raises(ValueError, match="no"), eager():
             self._commit(fail)
@@ -212,28 +191,6 @@ class TestEagerInTestCase(TestCase):
 
         assert [run.outcome for run in tasks.runs] == ["archived", "archived"]
 
-    async def test_it_works_in_an_async_test(self) -> None:
-        await Group.objects.acreate(name="a")
-
-        with eager():
-            handles = [await rename.adelay("a", "b"), await arename.adelay("b", "c")]
-
-            assert [await handle.aresult() for handle in handles] == [1, 1]
-        with eager(propagates=True), pytest.raises(ValueError, match="no"):
-            await fail.adelay()
-
-    def test_it_works_below_async_to_sync(self) -> None:
-        Group.objects.create(name="a")
-
-        async def view() -> None:
-            await rename.adelay("a", "b")
-            await arename.adelay("b", "c")
-
-        with eager(), self.captureOnCommitCallbacks(execute=True):
-            async_to_sync(view)()
-
-        assert Group.objects.get().name == "c"
-
 
 @override_settings(TASKQ={**NOWHERE, "ENQUEUE": "outbox"})
 class TestOutboxInTestCase(TestCase):
@@ -260,34 +217,6 @@ class TestOutboxInTestCase(TestCase):
         tasks.assert_nothing_enqueued()
         assert not OutboxTask.objects.exists()
 
-    def test_rows_wait_for_captured_callbacks(self) -> None:
-        with capture(as_committed=False) as tasks:
-            with self.captureOnCommitCallbacks(execute=True):
-                greet.delay("Ada")
-                with pytest.raises(AssertionError, match="1 more wait"):
-                    tasks.assert_enqueued(greet)
-            tasks.assert_enqueued(greet, "Ada")
-
-    def test_tasks_run_at_the_end_of_the_block(self) -> None:
-        Group.objects.create(name="a")
-
-        with eager():
-            with transaction.atomic():
-                handle = rename.delay("a", "b")
-                assert Group.objects.get().name == "a"
-            assert Group.objects.get().name == "b"
-            assert handle.result() == 1
-
-    async def test_it_works_in_an_async_test(self) -> None:
-        await Group.objects.acreate(name="a")
-
-        with capture() as tasks:
-            handle = await arename.adelay("a", "b")
-            await tasks.arun()
-            assert await handle.aresult() == 1
-
-        assert not await OutboxTask.objects.aexists()
-
     def test_propagates_is_refused_with_an_outbox(self) -> None:
         with pytest.raises(ConfigurationError, match="propagates cannot be used with ENQUEUE"), eager(propagates=True):
             raise AssertionError
@@ -295,13 +224,6 @@ class TestOutboxInTestCase(TestCase):
 
 @override_settings(TASKQ=NOWHERE)
 class TestInTransactionTestCase(TransactionTestCase):
-    def test_a_commit_sends_tasks(self) -> None:
-        with capture() as tasks:
-            with transaction.atomic():
-                greet.delay("Ada")
-                tasks.assert_nothing_enqueued()
-            tasks.assert_enqueued(greet, "Ada")
-
     def test_a_worker_runs_committed_tasks(self) -> None:
         Group.objects.create(name="a")
 
@@ -351,40 +273,6 @@ class TestTheSetting:
     @pytest.fixture(autouse=True)
     def _eager(self, settings: Any) -> None:
         settings.TASKQ = {**NOWHERE, "EAGER": True}
-
-    @pytest.mark.django_db(transaction=True)
-    def test_tasks_run_at_once(self) -> None:
-        Group.objects.create(name="a")
-
-        assert rename.delay("a", "b").result() == 1
-        assert Group.objects.get().name == "b"
-
-    @pytest.mark.django_db(transaction=True)
-    def test_tasks_in_a_transaction_run_at_its_commit(self) -> None:
-        with transaction.atomic():
-            Group.objects.create(name="a")
-            handle = rename.delay("a", "b")
-            assert not handle.is_sent
-
-        assert handle.result() == 1
-
-    @pytest.mark.django_db(transaction=True)
-    def test_a_failure_is_logged_and_raised_by_the_handle(self, caplog: pytest.LogCaptureFixture) -> None:
-        with caplog.at_level(logging.ERROR, logger="taskq.testing"):
-            handle = fail.delay()
-
-        assert [record.getMessage() for record in logged_here(caplog)] == ["task testing:fail failed"]
-        with pytest.raises(TaskFailedError, match="no"):
-            handle.result()
-
-    @pytest.mark.django_db(transaction=True)
-    async def test_a_failed_task_is_archived_even_with_retries_left(self) -> None:
-        """No worker would retry it, so a caller that waits for the result would wait forever."""
-        handle = await fail.using(max_retry=25).adelay()
-
-        assert (await handle.arefresh()).state is TaskState.ARCHIVED
-        with pytest.raises(TaskFailedError, match="no"):
-            await handle.aresult(timeout=0)
 
     @pytest.mark.django_db
     def test_the_transaction_of_a_test_case_counts_as_committed(self) -> None:
@@ -470,11 +358,6 @@ class TestTheSetting:
             f"TASKQ['EAGER'] is set: each task runs where it is enqueued, and a {what} would never receive one "
             "[configuration]"
         )
-
-    def test_eager_causes_a_deployment_warning(self, capsys: pytest.CaptureFixture[str]) -> None:
-        call_command("check", "--deploy")
-
-        assert "(taskq.W004) TASKQ['EAGER'] is set" in capsys.readouterr().err
 
 
 @pytest.fixture(autouse=True)

@@ -50,19 +50,6 @@ class TestInTestCase(TaskQTestMixin, TestCase):
         fail.delay()
         assert [run.outcome for run in self.drain(raises=False)] == ["archived"]
 
-    def test_assertions_check_enqueued_tasks(self) -> None:
-        greet.delay("Ada")
-
-        with pytest.raises(AssertionError) as caught:
-            self.assert_enqueued(greet, name="Grace", queue="low")
-        assert str(caught.value) == (
-            "shop:greet(name='Grace', ...) in 'low' was not enqueued; enqueued were:\n"
-            "  shop:greet(name='Ada') in 'default'"
-        )
-
-    def test_each_test_sees_only_its_own_tasks(self) -> None:
-        self.assert_nothing_enqueued()
-
     async def test_it_works_in_a_coroutine_test(self) -> None:
         await Group.objects.acreate(name="a")
         await rename.adelay("a", "b")
@@ -97,32 +84,6 @@ class TestWithDataOfTheClass(TaskQTestMixin, TestCase):
 
 
 @override_settings(TASKQ=NOWHERE)
-class TestWithSettingsOfItsOwn(TaskQTestMixin, TestCase):
-    taskq_as_committed = False
-
-    def test_tasks_wait_for_captured_callbacks(self) -> None:
-        with self.captureOnCommitCallbacks(execute=True):
-            greet.delay("Ada")
-            self.assert_nothing_enqueued()
-
-        self.assert_enqueued(greet)
-
-
-@override_settings(TASKQ=NOWHERE)
-class TestEager(TaskQTestMixin, TestCase):
-    taskq_eager = True
-
-    def test_tasks_run_where_they_are_enqueued(self) -> None:
-        Group.objects.create(name="a")
-
-        with transaction.atomic():
-            handle = rename.delay("a", "b")
-
-        assert handle.result() == 1
-        self.assert_enqueued(rename)
-
-
-@override_settings(TASKQ=NOWHERE)
 class TestInTransactionTestCase(TaskQTestMixin, TransactionTestCase):
     def test_a_worker_runs_committed_tasks(self) -> None:
         Group.objects.create(name="a")
@@ -132,13 +93,6 @@ class TestInTransactionTestCase(TaskQTestMixin, TransactionTestCase):
 
         assert [run.outcome for run in self.drain()] == ["completed"]
         assert Group.objects.get().name == "b"
-
-    async def test_it_works_in_a_coroutine_test(self) -> None:
-        await Group.objects.acreate(name="a")
-        await arename.adelay("a", "b")
-
-        assert [run.outcome for run in await self.adrain()] == ["completed"]
-        assert (await Group.objects.aget()).name == "b"
 
 
 @override_settings(TASKQ={**NOWHERE, "ENQUEUE": "immediate"})

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import transaction
-from django.test import TestCase, TransactionTestCase
+from django.test import TestCase
 
 from taskq_core import (
     BulkEnqueueError,
@@ -283,53 +283,11 @@ class TestInDjangoTestCase(TestCase):
     def _fixtures(self, inspector: Inspector) -> None:
         self.inspector = inspector
 
-    def test_hooks_wait_for_captured_callbacks(self) -> None:
-        handle = greet.delay("Ada")
-
-        assert not handle.is_sent
-        assert names(self.inspector) == []
-
     def test_captured_callbacks_send(self) -> None:
         with self.captureOnCommitCallbacks(execute=True) as callbacks, transaction.atomic():
             greet.delay("Ada")
 
         assert len(callbacks) == 1
-        assert names(self.inspector) == ["shop:greet"]
-
-
-@pytest.mark.redis
-class TestSeveralDatabasesInDjangoTestCase(TestCase):
-    """A test case that holds transactions open on both databases."""
-
-    databases = frozenset(BOTH)
-
-    @pytest.fixture(autouse=True)
-    def _fixtures(self, inspector: Inspector) -> None:
-        self.inspector = inspector
-
-    def test_the_default_database_is_captured(self) -> None:
-        with self.captureOnCommitCallbacks(execute=True):
-            greet.delay("Ada")
-
-        assert names(self.inspector) == ["shop:greet"]
-
-    def test_a_transaction_that_a_test_opens_on_another_database_is_captured(self) -> None:
-        with self.captureOnCommitCallbacks(using="other", execute=True), transaction.atomic(using="other"):
-            greet.delay("Ada")
-
-        assert names(self.inspector) == ["shop:greet"]
-
-
-@pytest.mark.redis
-class TestInDjangoTransactionTestCase(TransactionTestCase):
-    @pytest.fixture(autouse=True)
-    def _fixtures(self, inspector: Inspector) -> None:
-        self.inspector = inspector
-
-    def test_tasks_are_sent_at_the_commit(self) -> None:
-        with transaction.atomic():
-            greet.delay("Ada")
-
         assert names(self.inspector) == ["shop:greet"]
 
 

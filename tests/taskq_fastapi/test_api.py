@@ -12,9 +12,8 @@ import pytest
 from fastapi import Depends, FastAPI, Request, Response
 from httpx import AsyncClient as HttpClient
 
-from taskq_core import TaskContext, TaskQ, TaskState, chain
-from taskq_core.inspector import AsyncInspector, TaskAction, TaskFilter
-from taskq_core.inspector.cursors import read_cursor, write_cursor
+from taskq_core import TaskContext, TaskQ, chain
+from taskq_core.inspector import AsyncInspector
 from taskq_core.testing import adrain
 from taskq_core.workflow import group, step
 from taskq_fastapi import InspectorDep, inspector_dep, taskq_lifespan
@@ -62,17 +61,6 @@ async def test_queues_are_listed_with_their_totals(taskq: TaskQ, web: HttpClient
         ("low", 1, "no worker"),
     ]
     assert (body["size"], body["sizes"]["scheduled"]) == (3, 1)
-
-
-async def test_a_task_that_waits_for_a_limit_names_that_limit(taskq: TaskQ, web: HttpClient) -> None:
-    await enqueue(taskq, "1", "2", rate_limit="1/h")
-
-    runs, waits = [(await web.get(f"/tasks/default/{task_id}")).json() for task_id in ("1", "2")]
-    [listed] = (await web.get("/tasks?queue=default&state=scheduled")).json()["tasks"]
-
-    assert (runs["waits_for_limit"], runs["limit"]) == (False, "")
-    assert (waits["waits_for_limit"], waits["limit"], waits["next_run_at"]) == (True, "note", None)
-    assert (listed["id"], listed["waits_for_limit"], listed["next_run_at"]) == ("2", True, None)
 
 
 async def test_a_task_is_returned_with_its_attempts(taskq: TaskQ, web: HttpClient) -> None:
@@ -127,15 +115,6 @@ async def test_a_payload_is_returned_as_json_text_or_base64(
 
     assert (await web.get("/tasks")).status_code == 200
     assert (payload["format"], payload["value"], payload["size"]) == (kind, value, len(stored))
-
-
-async def test_a_task_has_its_priority_and_its_expiry(taskq: TaskQ, web: HttpClient) -> None:
-    await enqueue(taskq, "1", priority=5, expires=600)
-
-    task = (await web.get("/tasks/default/1")).json()
-
-    assert task["priority"] == 5
-    assert task["start_by"] is not None
 
 
 async def test_a_list_leaves_out_large_payloads(taskq: TaskQ, web: HttpClient) -> None:
@@ -426,18 +405,6 @@ async def test_an_action_that_runs_out_of_time_is_continued_and_changes_each_tas
     assert (await web.get("/count?queue=default&state=archived")).json() == {"count": 250}
 
 
-@pytest.mark.usefixtures("no_time")
-async def test_postponed_tasks_are_not_postponed_again(taskq: TaskQ, web: HttpClient) -> None:
-    calls = (taskq.remote("note", task_id=str(number), run_after=10).s(number=1) for number in range(250))
-    await taskq.async_client.enqueue_many(calls)
-
-    parts = await act(web, action="retry", after=3600, filter={"state": "scheduled"})
-
-    assert sum(part["done"] for part in parts) == 250
-    times = {task["next_run_at"] for task in (await web.get("/tasks?page_size=200")).json()["tasks"]}
-    assert len(times) == 1
-
-
 async def test_an_action_filters_by_content_and_moves_tasks_to_another_queue(taskq: TaskQ, web: HttpClient) -> None:
     await enqueue(taskq, "1", "2", name="mail:send")
     await enqueue(taskq, "3", name="note")
@@ -468,26 +435,6 @@ async def test_text_that_is_not_valid_utf_8_is_refused(web: HttpClient, field: s
     assert (answer.status_code, "a lone surrogate" in answer.json()["detail"]) == (422, True)
 
 
-async def test_a_task_that_fails_again_is_not_run_again_by_the_next_part(taskq: TaskQ) -> None:
-    @taskq.task(name="fail", max_retry=0)
-    async def fail() -> None:
-        raise ValueError("broken")
-
-    inspector = AsyncInspector(taskq)
-    for number in range(150):
-        await fail.using(task_id=str(number)).adelay()
-    await adrain(taskq, raises=False)
-    matching = TaskFilter(queue="default", state=TaskState.ARCHIVED)
-
-    first = await inspector.act_on_matching(matching, TaskAction.RUN, has_time=lambda: False)
-    place = read_cursor(first.next or "", dict[str, Any])
-    earlier = write_cursor(place | {"began_s": place["began_s"] - 60})
-    second = await inspector.act_on_matching(matching, TaskAction.RUN, cursor=earlier, has_time=lambda: False)
-
-    assert len(first.report.done) == 100
-    assert len(second.report.done) == 0  # all failed after the start time in this request
-
-
 def test_one_request_of_an_action_ends_after_one_second(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(parts, "time", SimpleNamespace(monotonic=lambda: now))
@@ -514,21 +461,6 @@ async def test_several_requests_remove_a_large_queue(taskq: TaskQ, web: HttpClie
     assert len(answers) > 1
     assert sum(answer["deleted"] for answer in answers) == 1_500
     assert (await web.get("/queues")).json()["queues"] == []
-
-
-async def test_groups_are_listed_in_pages(taskq: TaskQ, web: HttpClient, server: RedisServer) -> None:
-    await enqueue(taskq, "1")
-    names = [f"g{number:05}" for number in range(10_000)]
-    server.client.sadd("asynq:{default}:groups", *names)
-
-    answers = [(await web.get("/groups?queue=default&limit=1000")).json()]
-    while answers[-1]["next"] is not None:
-        more = {"queue": "default", "limit": 1000, "cursor": answers[-1]["next"]}
-        answers.append((await web.get("/groups", params=more)).json())
-
-    assert {answer["total"] for answer in answers} == {10_000}
-    assert max(len(answer["groups"]) for answer in answers) < 2_000
-    assert sorted({group["name"] for answer in answers for group in answer["groups"]}) == names
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -577,14 +509,6 @@ async def test_invalid_requests_are_answered_with_a_problem(
     assert problem["detail"]
     kinds = {each["type"]: each for each in (await web.get("/problems")).json()}
     assert (kinds[problem["type"]]["title"], kinds[problem["type"]]["status"]) == (problem["title"], status)
-
-
-async def test_a_page_beyond_the_end_is_empty(taskq: TaskQ, web: HttpClient) -> None:
-    await enqueue(taskq, "1")
-
-    answer = await web.get("/tasks?page=1000000000&page_size=200&queue=default&state=pending")
-
-    assert (answer.status_code, answer.json()["tasks"], answer.json()["total"]) == (200, [], 1)
 
 
 async def test_errors_do_not_repeat_the_sent_values(web: HttpClient) -> None:
@@ -677,23 +601,6 @@ async def test_workflows_are_listed_read_cancelled_and_retried(taskq: TaskQ, web
         404,
         "There is no such workflow, or it is no longer stored",
     )
-
-
-async def test_a_step_that_is_retried_has_its_number_of_retries_and_its_error(taskq: TaskQ, web: HttpClient) -> None:
-    @taskq.task(name="fail", max_retry=7)
-    def fail() -> None:
-        raise ValueError("broken")
-
-    handle = await chain(step(fail.s(), name="bad"), taskq.remote("note").si(number=1)).adelay()
-    await adrain(taskq, raises=False)
-
-    first, second = (await web.get(f"/workflows/default/{handle.id}")).json()["steps"]
-    step_page = (await web.get(f"/workflow-steps/default/{handle.id}", params={"step": "bad"})).json()
-
-    assert (first["state"], first["retried"], first["max_retry"]) == ("started", 1, 7)
-    assert first["error"] == "ValueError: broken"
-    assert (second["state"], second["retried"], second["max_retry"], second["error"]) == ("waiting", 0, 0, "")
-    assert step_page["step"] == first
 
 
 async def test_steps_and_members_are_listed_in_pages(taskq: TaskQ, web: HttpClient, server: RedisServer) -> None:

@@ -354,12 +354,3 @@ async def test_progress_is_shown_and_its_message_is_redacted(tasks: TaskQ, serve
         "message": "***" if redacts else "page <3>",
         "at": "2023-11-14T22:13:20Z",
     }
-
-
-async def test_a_result_that_was_too_large_is_explained(tasks: TaskQ, server: RedisServer) -> None:
-    server.client.hset("asynq:{default}:t:1", "taskq_oversized", b"20000000 16777216")
-
-    async with requests(api_app(tasks, allow_anonymous=True)) as web:
-        one = (await web.get("/tasks/default/1")).json()
-
-    assert one["oversized_result"] == {"size": 20_000_000, "limit": 16_777_216, "is_stored": False}

@@ -325,48 +325,38 @@ KINDS = rows(
 
 
 @KINDS
+@rows(
+    ("error", "session", "outcome", "raised", "seen"),
+    [
+        (ValueError("no"), {}, "archived", "ValueError('no')", ["ValueError('no')", "ValueError('no')"]),
+        (ValueError("no"), {"raises": Discard()}, "discarded", "Discard()", ["ValueError('no')", "Discard()"]),
+        (ValueError("no"), {"swallows": True}, "archived", "ValueError('no')", ["ValueError('no')", "nothing"]),
+        (Snooze(60), {}, "snoozed", None, ["Snooze(60)", "Snooze(60)"]),
+    ],
+    ids=["passed on", "replaced", "swallowed", "snooze"],
+)
 def test_generators_receive_the_exception_of_the_task(
-    taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool
+    taskq: TaskQ,
+    run: Any,
+    is_coroutine: bool,
+    is_async: bool,
+    error: BaseException,
+    session: dict[str, Any],
+    outcome: str,
+    raised: str | None,
+    seen: list[str],
 ) -> None:
-    work = _task(taskq, is_coroutine, is_async, ValueError("no"))
+    """Another exception is the outcome and reaches outer generators. A swallowed one does not make the run succeed."""
+    work = _task(taskq, is_coroutine, is_async, error, **session)
 
     (ended,) = run(work.delay, raises=False)
 
-    assert repr(ended.error) == "ValueError('no')"
-    assert TOUCHED == ["inner saw ValueError('no')", "outer saw ValueError('no')"]
-
-
-@KINDS
-def test_a_generator_can_raise_another_exception(taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool) -> None:
-    """The new exception is the outcome and reaches outer generators. In this test the worker discards the task."""
-    work = _task(taskq, is_coroutine, is_async, ValueError("no"), raises=Discard())
-
-    (ended,) = run(work.delay, raises=False)
-
-    assert ended.outcome == "discarded"
-    assert TOUCHED == ["inner saw ValueError('no')", "outer saw Discard()"]
-
-
-@KINDS
-def test_a_generator_that_swallows_the_exception_does_not_make_the_run_succeed(
-    taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool
-) -> None:
-    work = _task(taskq, is_coroutine, is_async, ValueError("no"), swallows=True)
-
-    (ended,) = run(work.delay, raises=False)
-
-    assert (ended.outcome, repr(ended.error)) == ("archived", "ValueError('no')")
-    assert "a dependency caught this exception at its yield" in ended.error.__notes__[0]
-    assert TOUCHED == ["inner saw ValueError('no')", "outer saw nothing"]
-
-
-@KINDS
-def test_snooze_passes_through_dependencies(taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool) -> None:
-    work = _task(taskq, is_coroutine, is_async, Snooze(60))
-
-    (ended,) = run(work.delay, raises=False)
-
-    assert ended.outcome == "snoozed"
+    assert ended.outcome == outcome
+    assert raised in (None, repr(ended.error))
+    inner, outer = seen
+    assert [f"inner saw {inner}", f"outer saw {outer}"] == TOUCHED
+    if "swallows" in session:
+        assert "a dependency caught this exception at its yield" in ended.error.__notes__[0]
 
 
 @KINDS

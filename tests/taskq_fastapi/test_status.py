@@ -170,15 +170,6 @@ def test_a_queue_with_a_slash_has_no_route(taskq: TaskQ) -> None:
     assert "location" not in answer.headers
 
 
-def test_the_status_works_without_a_lifespan_in_a_test(taskq: TaskQ) -> None:
-    app = accepting_app(taskq)
-    app.include_router(task_router(allow_anonymous=True))
-
-    with capture(app, taskq):
-        web = TestClient(app)
-        assert web.get(web.post("/notes/1").json()["status_url"]).json()["state"] == "pending"
-
-
 # --- closed -----------------------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.admin.utils import quote
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 from playwright.sync_api import Locator, Page, expect
@@ -22,10 +22,6 @@ WORKERS = "/admin/taskq_django/worker/"
 WORKFLOWS = "/admin/taskq_django/workflow/"
 PERIODIC = "/admin/taskq_django/periodictask/"
 OUTBOX = "/admin/taskq_django/outboxtask/"
-LOOKING = (
-    *("view_task", "view_payload", "view_queue", "view_worker", "view_workflow", "view_outboxtask"),
-    "view_periodictask",
-)
 
 
 def page_of(handle: TaskHandle[Any]) -> str:
@@ -97,28 +93,9 @@ class Site:
 
     def operator(self, name: str = "ada", **options: Any) -> Visitor:
         """Return the browser of a signed-in user with all permissions."""
-        return self._enter(self.create_operator(name), options)
-
-    def create_operator(self, name: str, password: str | None = None) -> User:
-        """Return a new user with all permissions."""
-        return User.objects.create_superuser(name, password=password)
-
-    def member(self, *codenames: str, name: str = "eve", **options: Any) -> Visitor:
-        """Return the browser of a signed-in staff user with only these permissions."""
-        user = User.objects.create_user(name, is_staff=True)
-        user.user_permissions.set(
-            Permission.objects.filter(content_type__app_label="taskq_django", codename__in=codenames)
-        )
-        return self._enter(user, options)
-
-    def stranger(self, **options: Any) -> Visitor:
-        """Return the browser of a user who is not signed in."""
-        return self._open_browser(self.url, **options)
-
-    def _enter(self, user: User, options: dict[str, Any]) -> Visitor:
-        visitor = self.stranger(**options)
+        visitor = self._open_browser(self.url, **options)
         client = Client()
-        client.force_login(user)
-        name = settings.SESSION_COOKIE_NAME
-        visitor.context.add_cookies([{"name": name, "value": client.cookies[name].value, "url": self.url}])
+        client.force_login(User.objects.create_superuser(name))
+        cookie = settings.SESSION_COOKIE_NAME
+        visitor.context.add_cookies([{"name": cookie, "value": client.cookies[cookie].value, "url": self.url}])
         return visitor

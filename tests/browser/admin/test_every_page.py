@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from taskq_core.workflow import chain, group, step
 from taskq_django import taskq
-from taskq_django.models import OutboxTask
+from taskq_django.models import OutboxTask, PeriodicTask
 from tests.browser.admin.people import (
     OUTBOX,
     PERIODIC,
@@ -44,6 +44,7 @@ def paths(redis: RedisServer, settings: Any) -> Iterator[list[str]]:
         redis.client.hset(key, mapping={"e0": LONG, "s1": "f", "e1": LONG, "r1": json.dumps(LONG)})
         redis.client.hset(f"{key}:f0", "0", LONG)
         redis.client.hset(f"{key}:g0", "1", json.dumps(LONG))
+        long_row = PeriodicTask.objects.create(name=LONG, task="shop:greet", cron="@daily", time_zone="Asia/Tokyo")
         (worker, *_others) = redis.client.zrange("asynq:servers", 0, -1)
         server_id = worker.decode().rstrip("}").rpartition(":")[2]
         yield [
@@ -59,7 +60,7 @@ def paths(redis: RedisServer, settings: Any) -> Iterator[list[str]]:
             workflow_page(scene.workflow, "act/cancel_workflows/"),
             *(f"{workflow_page(wide)}?step={name}" for name in (LONG[:80], "last")),
             *(WORKERS, f"{WORKERS}{server_id}/change/"),
-            *(PERIODIC, f"{PERIODIC}{scene.periodic.pk}/change/", f"{PERIODIC}add/"),
+            *(PERIODIC, f"{PERIODIC}add/", *(f"{PERIODIC}{row.pk}/change/" for row in (scene.periodic, long_row))),
             *(OUTBOX, f"{OUTBOX}{OutboxTask.objects.earliest('pk').pk}/change/"),
         ]
 

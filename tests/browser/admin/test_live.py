@@ -4,7 +4,7 @@ The browser has a fake clock, which tests advance, so that they need not wait fo
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from threading import Event
 from typing import Any
@@ -17,10 +17,9 @@ from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker.background import BackgroundWorker
 from taskq_django import taskq
-from tests.browser.admin.people import QUEUES, TASKS, WORKERS, Site, choose, confirm, enqueue, row, rows
+from tests.browser.admin.people import QUEUES, TASKS, Site, choose, confirm, enqueue, row, rows
 from tests.browser.visiting import Visitor, same_document, stop_time
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import until_blocking
 from tests.taskq_django.admin_pages import put
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases="__all__")]
@@ -139,19 +138,35 @@ def test_rows_appear_and_disappear(page: Page, inspector: Inspector) -> None:
     expect(page.locator(".action-counter")).to_contain_text("1 of 2 selected")
 
 
+SELECT_TEXT = "document.getSelection().selectAllChildren(document.querySelector('#result_list'))"
+
+
 @pytest.mark.nightly
-def test_nothing_changes_while_a_row_is_selected(page: Page, requests: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("interact", "stop"),
+    [
+        (
+            lambda page: row(page, "first").locator(".action-select").check(),
+            lambda page: row(page, "first").locator(".action-select").uncheck(),
+        ),
+        (lambda page: page.evaluate(SELECT_TEXT), lambda page: page.evaluate("getSelection().removeAllRanges()")),
+        (lambda page: page.locator("#searchbar").fill("some"), lambda page: page.locator("#searchbar").clear()),
+    ],
+    ids=["a row is selected", "text is selected", "the user types"],
+)
+def test_nothing_changes_while_the_user_interacts(
+    page: Page, requests: list[str], interact: Callable[[Page], None], stop: Callable[[Page], None]
+) -> None:
     enqueue("first")
     page.goto(TASKS)
-    row(page, "first").locator(".action-select").check()
+    interact(page)
     enqueue("task:second")
-
     page.clock.run_for(10 * EVERY_MS)
     assert requests == []
     expect(rows(page)).to_have_count(1)
 
-    row(page, "first").locator(".action-select").uncheck()
-    page.locator("h1").first.click()  # the box has lost the focus
+    stop(page)
+    page.locator("h1").first.click()  # the field has lost the focus
     refresh(page)
     expect(rows(page)).to_have_count(2)
 
@@ -207,18 +222,6 @@ def test_refreshing_is_paused_and_resumed_and_the_choice_is_remembered(page: Pag
 
 
 @pytest.mark.nightly
-def test_typing_is_not_disturbed(page: Page, requests: list[str]) -> None:
-    enqueue("first")
-    page.goto(TASKS)
-    page.locator("#searchbar").fill("some")
-
-    page.clock.run_for(10 * EVERY_MS)
-
-    assert requests == []
-    expect(page.locator("#searchbar")).to_be_focused()
-
-
-@pytest.mark.nightly
 def test_while_redis_is_unavailable_the_rows_stay_and_a_message_is_shown(page: Page, settings: Any) -> None:
     enqueue("first")
     page.goto(TASKS)
@@ -260,36 +263,6 @@ def test_an_empty_list_gets_its_first_row(page: Page, redis: RedisServer) -> Non
 
 
 @pytest.mark.nightly
-def test_the_list_of_queues_refreshes_as_well(page: Page, redis: RedisServer) -> None:
-    enqueue("first", queue="low")
-    page.goto(QUEUES)
-    expect(row(page, "low")).to_have_count(1)
-
-    with same_document(page):
-        enqueue("task:second", queue="other")
-        refresh(page)
-        expect(row(page, "other")).to_have_count(1)
-
-
-@pytest.mark.nightly
-def test_the_list_of_workers_refreshes_as_well(page: Page, oven: Oven, inspector: Inspector) -> None:
-    until_blocking(lambda: reports_task(inspector))
-    page.goto(WORKERS)
-    expect(row(page, "oven:bake")).to_have_count(1)
-
-    with same_document(page):
-        oven.go_on.set()
-        until_blocking(lambda: not reports_task(inspector))
-        refresh(page)
-        expect(row(page, "oven:bake")).to_have_count(0)
-
-
-def reports_task(inspector: Inspector) -> bool:
-    """Return whether a worker reports a running task."""
-    return any(worker.running for worker in inspector.servers())
-
-
-@pytest.mark.nightly
 def test_a_refresh_in_another_tab_does_not_consume_a_message(site: Site, page: Page, redis: RedisServer) -> None:
     """The message of an action appears in its tab, although another tab refreshes in between."""
     put(redis, enqueue("first"), "archived")
@@ -325,20 +298,6 @@ def test_new_rows_are_selected_with_the_others(page: Page, inspector: Inspector)
 
     expect(row(page, "task:second")).to_contain_text("archived")
     assert inspector.queue_info("default").sizes[TaskState.PENDING] == 1
-
-
-@pytest.mark.nightly
-def test_nothing_changes_while_text_is_selected(page: Page, requests: list[str]) -> None:
-    enqueue("first")
-    page.goto(TASKS)
-    page.evaluate("document.getSelection().selectAllChildren(document.querySelector('#result_list'))")
-    enqueue("task:second")
-    page.clock.run_for(10 * EVERY_MS)
-    assert requests == []
-
-    page.evaluate("document.getSelection().removeAllRanges()")
-    refresh(page)
-    expect(rows(page)).to_have_count(2)
 
 
 @pytest.mark.nightly
@@ -381,19 +340,6 @@ def test_the_chart_of_queues_stays_unfolded_and_keeps_the_focus(page: Page, redi
     expect(page.locator("figure")).to_contain_text("42 runs in 30 days")
     expect(page.locator("figure table")).to_be_visible()
     expect(page.locator("figure summary")).to_be_focused()
-
-
-@pytest.mark.nightly
-def test_the_page_of_a_queue_refreshes_as_well(page: Page, inspector: Inspector) -> None:
-    enqueue("first")
-    page.goto(f"{QUEUES}default/change/")
-
-    with same_document(page):
-        inspector.pause("default")
-        enqueue("image:resize")
-        refresh(page)
-        expect(page.locator(".field-status .readonly")).to_have_text("paused")
-        expect(page.locator("#taskq-types")).to_contain_text("image:resize")
 
 
 @pytest.mark.nightly

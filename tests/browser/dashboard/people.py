@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 from playwright.sync_api import Locator, Page, expect
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from taskq_core import TaskQ
 from taskq_dashboard import Role, User, taskq_dashboard
@@ -36,12 +36,10 @@ class Site:
     Attributes:
         origin: Scheme, host and port.
         home: Address of the home page, with a slash at its end.
-        posts: Paths of the actions that were done, in order.
     """
 
     origin: str
     home: str
-    posts: list[str]
     open_browser: OpenBrowser
     visitors: list[Visitor] = field(default_factory=list)
 
@@ -84,34 +82,11 @@ def serving(app: ASGIApp) -> Iterator[str]:
             thread.join()
 
 
-class ActionRecorder:
-    """ASGI middleware that records which actions were done.
-
-    Args:
-        app: The app.
-        posts: List to which the paths of the actions are appended.
-    """
-
-    def __init__(self, app: ASGIApp, posts: list[str]) -> None:
-        self._app, self._posts = app, posts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
-
-        async def record(message: Any) -> None:
-            is_done = message["type"] == "http.response.start" and message["status"] == 303
-            if is_done and scope["method"] == "POST":
-                self._posts.append(scope["path"].rpartition("/")[2])
-            await send(message)
-
-        await self._app(scope, receive, record if scope["type"] == "http" else send)
-
-
-def app_of(taskq: TaskQ, posts: list[str], *, mount: str = "", **options: Any) -> ASGIApp:
+def app_of(taskq: TaskQ, *, mount: str = "", **options: Any) -> ASGIApp:
     """Return an app with the dashboard mounted in it."""
     app = FastAPI(lifespan=taskq_lifespan(taskq), openapi_url=None)
     app.mount(mount or "/", taskq_dashboard(taskq, **{"login": by_header, "failed_logins": None, **options}))
-    return ActionRecorder(app, posts)
+    return app
 
 
 # --- pages and actions ------------------------------------------------------------------------------------------------
@@ -136,19 +111,3 @@ def expect_message(page: Page, text: str) -> None:
     """Wait until the page shows this message and its scripts are loaded."""
     expect(page.locator("p.notice[role=status]")).to_contain_text(text)
     page.wait_for_load_state()
-
-
-def does_actions(*paths: str) -> Any:
-    """Declare which actions a test does in the browser. The test fails if it does not do them."""
-
-    def mark(test: Any) -> Any:
-        test.actions = paths
-        return test
-
-    return mark
-
-
-def declared_actions(test: Any) -> Sequence[str]:
-    """Return the actions that a test declares with `does_actions`."""
-    found: Sequence[str] = getattr(test, "actions", ())
-    return found

@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
-from tests.browser.dashboard.people import Site, does_actions
+from tests.browser.dashboard.people import Site
 from tests.browser.dashboard.test_every_page import grave
 from tests.browser.scene import Scene
 from tests.browser.visiting import NARROW, same_document, width_beyond
@@ -13,7 +13,6 @@ from tests.browser.visiting import NARROW, same_document, width_beyond
 pytestmark = [pytest.mark.redis, pytest.mark.nightly]
 
 
-@does_actions("queue-pause", "queue-delete", "settings-save")
 def test_the_dashboard_is_used_in_chinese(site: Site, taskq: TaskQ, inspector: Inspector) -> None:
     taskq.remote("note").delay()
     page = site.operator(locale="zh-CN").new_page()

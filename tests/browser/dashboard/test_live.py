@@ -7,12 +7,13 @@ from playwright.sync_api import Locator, Page, Request, expect
 
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
-from taskq_core.wire import TaskState
 from taskq_dashboard import site as dashboard_site
 from tests.browser.conftest import OpenBrowser
-from tests.browser.dashboard.people import Site, app_of, row, serving
+from tests.browser.dashboard.people import Site, app_of, row, rows, serving
+from tests.browser.scene import Scene
 from tests.browser.visiting import Visitor, same_document, stop_time
 from tests.redis_server import RedisServer
+from tests.taskq_fastapi.pasts import Past
 
 pytestmark = pytest.mark.redis
 
@@ -155,8 +156,8 @@ def test_a_reconnected_stream_shows_no_error(
 
 @pytest.mark.nightly
 def test_a_server_that_stays_unavailable_is_reported(taskq: TaskQ, open_browser: OpenBrowser) -> None:
-    with serving(app_of(TaskQ(taskq.settings.url, enqueue_timeout=30), [])) as origin:
-        visitor = Site(origin, "/", [], open_browser).operator()
+    with serving(app_of(TaskQ(taskq.settings.url, enqueue_timeout=30))) as origin:
+        visitor = Site(origin, "/", open_browser).operator()
         visitor.expect_errors("Failed to load resource")
         page = visitor.new_page()
         stop_time(page)
@@ -169,12 +170,30 @@ def test_a_server_that_stays_unavailable_is_reported(taskq: TaskQ, open_browser:
 
 
 @pytest.mark.nightly
-def test_a_deleted_queue_is_reported(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
-    taskq.remote("note").delay()
-    page.goto(site.at("queue?name=default"))
-    inspector.delete_all("default", TaskState.PENDING)
-    inspector.remove_queue("default")
-    expect(page.locator("#live-notice")).to_contain_text("No longer updated: no queue 'default'")
+def test_a_list_updates_except_while_rows_are_selected(site: Site, page: Page, taskq: TaskQ) -> None:
+    taskq.remote("note", task_id="first").delay()
+    page.goto(site.at("queue?name=default&state=pending"))
+    with same_document(page):
+        taskq.remote("note", task_id="second").delay()
+        expect(rows(page, "#tasks")).to_have_count(2)
+        page.get_by_label("Select first").check()
+        taskq.remote("note", task_id="third").delay()
+        page.get_by_label("Select first").uncheck()
+        expect(rows(page, "#tasks")).to_have_count(3)
+
+
+@pytest.mark.nightly
+def test_details_of_workers_are_expanded_and_stay_expanded(
+    site: Site, page: Page, scene: Scene, redis_server: RedisServer
+) -> None:
+    page.goto(site.at("workers"))
+    first = page.locator("#workers tr.runs").first
+    first.locator("summary").click()
+    expect(first.locator("details table")).to_be_visible()
+    with same_document(page):
+        Past(redis_server).worker("zz-9", 9, {"default": 1}, running=(("note", "id-new", "default"),))
+        expect(row(page, "zz-9:9", "#workers").first).to_contain_text("1 of 10")
+    expect(first.locator("details table")).to_be_visible()
 
 
 class TestRedisAway:
@@ -187,8 +206,8 @@ class TestRedisAway:
     @pytest.fixture
     def visitor(self, redis: RedisServer, open_browser: OpenBrowser) -> Iterator[Visitor]:
         TaskQ(redis.unix_url, enqueue_timeout=30).remote("note").delay()
-        with serving(app_of(TaskQ(redis.unix_url), [])) as origin:
-            visitor = Site(origin, "/", [], open_browser).operator()
+        with serving(app_of(TaskQ(redis.unix_url))) as origin:
+            visitor = Site(origin, "/", open_browser).operator()
             visitor.expect_errors("503")
             yield visitor
             visitor.context.close()
@@ -215,15 +234,3 @@ class TestRedisAway:
         redis.start()
         expect(page.get_by_role("heading", level=1)).to_contain_text("default")
         expect(page).to_have_title("default · taskq")
-
-    @pytest.mark.nightly
-    def test_a_failed_action_is_reported(self, visitor: Visitor, redis: RedisServer) -> None:
-        page = visitor.new_page()
-        page.goto("/")
-        expect(row(page, "default", "#queues")).to_contain_text("no worker")
-        redis.kill()
-        page.get_by_role("button", name="Pause default").click()
-        expect(page.get_by_role("heading")).to_have_text("Redis does not answer")
-        redis.start()
-        page.get_by_role("link", name="To the queues").click()
-        expect(row(page, "default", "#queues")).to_contain_text("no worker")

@@ -35,14 +35,13 @@ class Proxy:
 @pytest.fixture(params=["mounted", "behind a proxy"])
 def place(request: pytest.FixtureRequest, taskq: TaskQ, open_browser: OpenBrowser) -> Iterator[Site]:
     """The dashboard behind a proxy, so that its address differs from that of its server."""
-    posts: list[str] = []
     inner = TaskQ(taskq.settings.url, enqueue_timeout=30)
     if request.param == "mounted":
-        app, home = app_of(inner, posts, mount="/ops/taskq"), "/ops/taskq/"
+        app, home = app_of(inner, mount="/ops/taskq"), "/ops/taskq/"
     else:
-        app, home = Proxy(app_of(inner, posts, mount="/inner"), "/outer"), "/outer/inner/"
+        app, home = Proxy(app_of(inner, mount="/inner"), "/outer"), "/outer/inner/"
     with serving(app) as origin:
-        site = Site(origin, home, posts, open_browser)
+        site = Site(origin, home, open_browser)
         yield site
         for visitor in site.visitors:
             visitor.context.close()
@@ -56,18 +55,17 @@ def test_pages_actions_and_live_updates_work(place: Site, taskq: TaskQ, inspecto
     expect_message(page, "is paused")
     with same_document(page):
         inspector.resume("default")
-        expect(row(page, "default", "#queues")).to_contain_text("running")
+        expect(row(page, "default", "#queues")).to_contain_text("no worker")
     page.get_by_role("link", name="default", exact=True).click()
     page.wait_for_load_state()  # without its script a page uses a separate confirmation page
     page.get_by_role("button", name="Delete").click()
     confirm(page, "Delete")
-    expect_message(page, "default")
+    expect_message(page, "queue 'default'")
     page.get_by_role("link", name="Settings").click()
-    page.get_by_label("Colours").select_option("dark")
+    page.get_by_label("Colors").select_option("dark")
     page.get_by_role("button", name="Save").click()
     page.get_by_role("link", name="Queues", exact=True).click()
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
-    assert place.posts == ["queue-pause", "queue-delete", "settings-save"]
 
 
 class TestAnotherSite:
@@ -95,7 +93,7 @@ class TestAnotherSite:
     def test_another_site_cannot_do_actions(self, site: Site, other: str, taskq: TaskQ, inspector: Inspector) -> None:
         taskq.remote("note").delay()
         visitor = site.operator()
-        visitor.expect_errors("403|asked of elsewhere")
+        visitor.expect_errors("403|request to another server")
         page = visitor.new_page()
         page.goto(site.home)
         page.goto(f"{other}/form")
@@ -105,7 +103,7 @@ class TestAnotherSite:
 
     def test_another_site_cannot_show_a_page_in_a_frame(self, site: Site, other: str, taskq: TaskQ) -> None:
         visitor = site.operator()
-        visitor.expect_errors("frame|asked of elsewhere|ERR_BLOCKED_BY_RESPONSE")
+        visitor.expect_errors("frame|request to another server|ERR_BLOCKED_BY_RESPONSE")
         page = visitor.new_page()
         with page.expect_event("console", lambda message: "frame-ancestors" in message.text):
             page.goto(f"{other}/frame")

@@ -1,15 +1,23 @@
-"""Test that a search of more tasks than one request can read continues, and that the rows are easy to reach."""
+"""Test lists in a real browser: long searches, the selection of rows, actions on all rows, and the layout."""
 
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
+from taskq_core.inspector import Inspector
 from taskq_core.views import tasks as dashboard_tasks
 from taskq_django import taskq
 from taskq_django.admin.task_rows import TaskRows
-from tests.browser.admin.people import TASKS, Site, enqueue, rows
+from taskq_django.models import PeriodicTask
+from tests.browser.admin.people import PERIODIC, TASKS, Site, choose, confirm, enqueue, expect_message, row, rows
+from tests.browser.visiting import DESKTOP, width_beyond
+from tests.redis_server import RedisServer
+from tests.taskq_django.admin_pages import state_of
+
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases="__all__")]
 
 
 def _search_of_ten(self: Any, infos: Any, wanted: Any, *, cursor: str | None = None, limit: int, **_: Any) -> Any:
@@ -17,7 +25,6 @@ def _search_of_ten(self: Any, infos: Any, wanted: Any, *, cursor: str | None = N
     return self._inspector.run_plan(read)
 
 
-@pytest.mark.django_db(transaction=True)
 def test_a_search_continues_automatically_to_its_end(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("taskq_core.views.sync.Dashboard.search_tasks", _search_of_ten)
     wanted = {enqueue(to="grace", number=number).id for number in (0, 15, 16, 25)}
@@ -38,7 +45,6 @@ def test_a_search_continues_automatically_to_its_end(page: Page, monkeypatch: py
     expect(rows(page)).to_have_count(0)
 
 
-@pytest.mark.django_db(transaction=True)
 def test_a_search_fills_one_page_and_each_click_adds_another(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TaskRows, "search_max", 10)
     handles = [enqueue(to="grace", number=number) for number in range(130)]
@@ -60,7 +66,6 @@ def test_a_search_fills_one_page_and_each_click_adds_another(page: Page, monkeyp
     assert [cell.get_attribute("title") for cell in ids.all()] == [each.id for each in handles[::-1]]
 
 
-@pytest.mark.django_db(transaction=True)
 def test_on_a_phone_filters_are_folded_above_the_list_and_the_pages_fit(site: Site) -> None:
     taskq.client.enqueue_many(taskq.remote("note").s(number=number) for number in range(1000))
     page = site.operator(viewport={"width": 390, "height": 844}).new_page()
@@ -76,7 +81,6 @@ def test_on_a_phone_filters_are_folded_above_the_list_and_the_pages_fit(site: Si
     expect(page.locator("#changelist-filter details[open]")).to_have_count(1)
 
 
-@pytest.mark.django_db(transaction=True)
 def test_three_keys_lead_to_the_first_row(page: Page) -> None:
     enqueue()
     page.goto(TASKS)
@@ -87,13 +91,55 @@ def test_three_keys_lead_to_the_first_row(page: Page) -> None:
     expect(rows(page).locator(".action-select")).to_be_focused()
 
 
-@pytest.mark.django_db(transaction=True)
-def test_all_columns_fit_into_1280_pixels(page: Page) -> None:
+def test_all_matching_tasks_are_deleted_also_on_other_pages(page: Page, inspector: Inspector) -> None:
+    for _ in range(60):
+        enqueue(queue="low")
+    enqueue("kept")
+
+    page.goto(f"{TASKS}?queue=low")
+    choose(page, "Delete", everything=True)
+    expect(page.locator("#content-main")).to_contain_text("Delete 60 tasks?")
+    confirm(page, "Delete")
+
+    expect_message(page, "60 tasks were deleted.")
+    assert [task.name for task in inspector.tasks().tasks] == ["kept"]  # type: ignore[union-attr]  # it is readable
+
+
+def test_selected_tasks_are_moved_to_another_queue(page: Page, redis: RedisServer) -> None:
+    handle = enqueue()
+    enqueue("image:resize", queue="low")
+
+    page.goto(TASKS)
+    choose(page, "Move", "email:deliver")
+    confirm(page, "Move")
+    expect(page.locator(".errorlist")).to_contain_text("This field is required.")
+    page.get_by_label("To queue").select_option("low")
+    confirm(page, "Move")
+
+    expect_message(page, "1 task was moved.")
+    expect(row(page, "email:deliver")).to_contain_text("low")
+    assert state_of(redis, handle, queue="low") == "pending"
+
+
+@pytest.mark.parametrize(("address", "last_column"), [(TASKS, "attempt_count"), (PERIODIC, "source")])
+def test_all_columns_fit_into_1280_pixels(page: Page, address: str, last_column: str) -> None:
     for number in range(3):
         enqueue(number=number, text="a text that is too long for its column " * 3)
+        PeriodicTask.objects.create(
+            name=f"send the newsletter of customer {number} on work days",
+            task="shop:greet",
+            kwargs={"name": "Ada"},
+            cron="30 4 * * MON-FRI",
+            time_zone="America/New_York",
+            total_runs=12_345,
+            last_run_at=datetime.now(UTC),
+        )
 
-    page.set_viewport_size({"width": 1280, "height": 800})
-    page.goto(TASKS)
+    page.set_viewport_size(DESKTOP)
+    page.goto(address)
 
+    expect(rows(page)).to_have_count(3)
     sizes = page.locator(".results").evaluate("each => [each.scrollWidth, each.clientWidth]")
     assert sizes[0] <= sizes[1]
+    assert width_beyond(page) == 0
+    expect(rows(page).first.locator(f".field-{last_column}")).to_be_in_viewport(ratio=1)
