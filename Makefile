@@ -69,7 +69,7 @@ soak-mutants: ## check that the soak detects deliberate errors in sixteen copies
 model: ## compare random sequences of operations with a model:  make model ARGS="--model-runs 20000 --model-seed 7"
 	@$(run_python) exec "$$python" -m pytest -n $(JOBS) tests/model $(ARGS)
 
-mutants: ## check that the tests detect each of many deliberate errors in taskq (25 minutes)
+mutants: ## check that the tests detect each of many deliberate errors in the scripts and the protocol (15 minutes)
 	@$(run_python) exec "$$python" -m tests.mutants $(ARGS)
 
 bench: ## measure the speed, print a table and write JSON (minutes); ARGS="--aims" compares with the aims

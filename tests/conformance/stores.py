@@ -122,6 +122,10 @@ class Broker:
         self._lane = new_tasks.ReceiptSlot("lane")
         self.runs: dict[str, int] = {}  # the last run of each task that was handed out
 
+    def at(self, now_ns: int | None, operation: Operation[T]) -> T:
+        """Run one operation at a time that replaces that of the store's clock."""
+        return self.run(at_time(now_ns, operation))
+
     def flushall(self) -> None:
         """Empty the store and forget what was handed out."""
         self.store.flush()
@@ -130,7 +134,7 @@ class Broker:
     def enqueue(self, *ids: str, queue: QueueKeys | None = None, now_ns: int = NOW_NS, **options: Any) -> str:
         """Enqueue tasks whose message is their id, and return the codes."""
         tasks = [new_tasks.NewTask(task_id, _bytes(task_id), **options) for task_id in ids]
-        return self.run(at_time(now_ns, new_tasks.enqueue(queue or self.queue, tasks, self._lane)))
+        return self.at(now_ns, new_tasks.enqueue(queue or self.queue, tasks, self._lane))
 
     def dequeue(
         self,
@@ -143,19 +147,8 @@ class Broker:
         **more: Any,
     ) -> list[str]:
         """Dequeue and return the ids."""
-        taken = self.run(
-            at_time(
-                now_ns,
-                run_ops.dequeue(
-                    more.pop("queue", self.queue),
-                    owner=owner,
-                    call=call,
-                    limit=limit,
-                    lease_s=lease_s,
-                    **more,
-                ),
-            )
-        )
+        queue = more.pop("queue", self.queue)
+        taken = self.at(now_ns, run_ops.dequeue(queue, owner=owner, call=call, limit=limit, lease_s=lease_s, **more))
         self.runs.update((task_id, call) for task_id, _ in taken.tasks)
         return [task_id for task_id, _ in taken.tasks]
 
@@ -167,7 +160,7 @@ class Broker:
         ends = [
             run_ops.Settlement(task_id, outcome, runs.get(task_id, 1), _bytes(task_id), **options) for task_id in ids
         ]
-        return self.run(at_time(now_ns, run_ops.settle(self.queue, ends, owner=owner)))
+        return self.at(now_ns, run_ops.settle(self.queue, ends, owner=owner))
 
     def pending(self, queue: QueueKeys | None = None) -> list[str]:
         """Ids of pending tasks, next to run first."""

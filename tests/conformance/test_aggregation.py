@@ -1,14 +1,10 @@
 """Test groups of tasks on every store: join, collect into a set, read, combine, sweep, return."""
 
-import pytest
-
-from taskq_core.broker.operations import actions, aggregation, new_tasks, services, views
-from taskq_core.broker.operations.actions import OK
+from taskq_core.broker.operations import aggregation, new_tasks, services, views
 from taskq_core.broker.operations.aggregation import GroupCheck
 from taskq_core.broker.operations.new_tasks import NewTask, StoreCode
 from taskq_core.broker.operations.runs import Outcome
 from taskq_core.wire import build_message, encode_message
-from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
 
@@ -31,7 +27,7 @@ def collect_groups(
     max_size: int = 0,
 ) -> str:
     check = GroupCheck(group, set_id, 120, grace_s, max_delay_s, max_size)
-    return broker.run(at_time(NOW_NS + at_s * SECOND, aggregation.collect_groups(broker.queue, [check], limit=limit)))
+    return broker.at(NOW_NS + at_s * SECOND, aggregation.collect_groups(broker.queue, [check], limit=limit))
 
 
 def take(broker: Broker, *ids: str, group: str = "g", set_id: str = "s") -> None:
@@ -44,14 +40,12 @@ def combine(
     broker: Broker, size: int, task: NewTask | None, *, group: str = "g", set_id: str = "s", at_s: int = 0
 ) -> StoreCode:
     now_ns = NOW_NS + at_s * SECOND
-    return broker.run(at_time(now_ns, aggregation.combine(broker.queue, group, set_id, size, task)))
+    return broker.at(now_ns, aggregation.combine(broker.queue, group, set_id, size, task))
 
 
 def reclaim(broker: Broker, *, at_s: int = 121, owner: str = "w1", **options: int) -> aggregation.Reclaimed:
     now_ns = NOW_NS + at_s * SECOND
-    return broker.run(
-        at_time(now_ns, aggregation.reclaim(broker.queue, "aggregator", owner=owner, leader_ms=60_000, **options))  # type: ignore[arg-type]
-    )
+    return broker.at(now_ns, aggregation.reclaim(broker.queue, "aggregator", owner=owner, leader_ms=60_000, **options))
 
 
 def members(broker: Broker, group: str = "g") -> list[str]:
@@ -68,16 +62,6 @@ def left(broker: Broker) -> set[str]:
 
 
 class TestJoin:
-    def test_a_task_joins_its_group_and_puts_no_wake_token(self, broker: Broker) -> None:
-        join(broker, "a", "b")
-
-        assert members(broker) == ["a", "b"]
-        assert broker.raw.zscore(broker.queue.group("g"), "a") == NOW_S
-        assert broker.raw.smembers(broker.queue.groups) == {b"g"}
-        assert broker.fields("a") == {"msg": b"a", "state": b"aggregating", "group": b"g"}
-        assert broker.pending() == []
-        assert broker.raw.llen(broker.queue.wake) == 0
-
     def test_one_batch_may_contain_all_kinds_of_tasks(self, broker: Broker) -> None:
         tasks = [
             NewTask("plain", b"m"),
@@ -87,7 +71,7 @@ class TestJoin:
             NewTask("grouped", b"m", group="g"),
         ]
 
-        codes = broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("t"))))
+        codes = broker.at(NOW_NS, new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("t")))
 
         assert codes == "11110"
         assert broker.pending() == ["plain"]
@@ -99,82 +83,14 @@ class TestJoin:
         join(broker, "a", start_at_s=NOW_S + 5)
         assert members(broker) == []
 
-        broker.run(at_time(NOW_NS + 5 * SECOND, services.forward(broker.queue, owner="w1", leader_ms=1000)))
+        broker.at(NOW_NS + 5 * SECOND, services.forward(broker.queue, owner="w1", leader_ms=1000))
 
         assert broker.raw.zscore(broker.queue.group("g"), "a") == NOW_S + 5
         assert broker.raw.smembers(broker.queue.groups) == {b"g"}
         assert broker.fields("a")["state"] == b"aggregating"
 
-    def test_a_member_takes_and_stores_its_unique_lock(self, broker: Broker) -> None:
-        lock = broker.queue.unique("t", b"")
-
-        join(broker, "a", unique_key=lock, unique_s=60)
-
-        assert broker.enqueue("b", group="g", unique_key=lock, unique_s=60) == "d"
-        assert members(broker) == ["a"]
-        assert broker.fields("a")["unique_key"] == lock.encode()
-        assert 30 <= broker.raw.ttl(lock) <= 60
-
-    def test_a_member_is_cancelled_with_its_lock(self, broker: Broker) -> None:
-        lock = broker.queue.unique("t", b"")
-        join(broker, "a", unique_key=lock, unique_s=60)
-
-        assert broker.run(actions.revoke(broker.queue, "a")) == OK
-
-        assert left(broker) == set()
-
-    def test_a_repeat_stores_nothing_twice(self, broker: Broker) -> None:
-        operation = at_time(
-            NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("a", b"m", group="g")], new_tasks.ReceiptSlot("t"))
-        )
-        assert broker.run(operation) == "1"
-        broker.raw.zrem(broker.queue.group("g"), "a")
-
-        assert broker.run(operation) == "1"
-
-        assert members(broker) == []
-
 
 class TestCollect:
-    @rows(
-        ("ages", "settings", "taken"),
-        [
-            ([59], {}, 0),
-            ([60], {}, 1),
-            ([90, 59], {}, 0),
-            ([90, 60], {}, 2),
-            ([1, 1], {"max_size": 3}, 0),
-            ([1, 1, 1], {"max_size": 3}, 3),
-            ([3, 2, 1, 0], {"max_size": 3}, 3),
-            ([119, 0], {"max_delay_s": 120}, 0),
-            ([120, 0], {"max_delay_s": 120}, 2),
-            ([120, 90, 0], {"max_delay_s": 120, "max_size": 2}, 2),
-            ([120], {"max_delay_s": 120, "max_size": 2}, 1),
-        ],
-    )
-    def test_a_group_is_due_by_grace_delay_or_size_up_to_the_maximum_size(
-        self, broker: Broker, ages: list[int], settings: dict[str, int], taken: int
-    ) -> None:
-        for number, age in enumerate(ages):
-            join(broker, f"id-{number}", at_s=-age)
-
-        assert collect_groups(broker, **settings) == ("1" if taken else "0")  # type: ignore[arg-type]
-
-        ids = [f"id-{number}" for number in range(len(ages))]
-        assert set_members(broker) == ids[:taken], "the oldest"
-        assert members(broker) == ids[taken:]
-        assert broker.raw.sismember(broker.queue.groups, "g") == (taken < len(ids))
-
-    def test_a_set_keeps_the_times_of_its_members_and_has_a_deadline(self, broker: Broker) -> None:
-        join(broker, "a", at_s=-100)
-        join(broker, "b", at_s=-70)
-
-        assert collect_groups(broker) == "1"
-
-        key = broker.queue.aggregation_set("g", "s")
-        assert broker.raw.zrange(key, 0, -1, withscores=True) == [(b"a", NOW_S - 100), (b"b", NOW_S - 70)]
-        assert broker.raw.zrange(broker.queue.aggregation_sets, 0, -1, withscores=True) == [(key.encode(), NOW_S + 120)]
-
     def test_a_repeated_request_returns_the_same_set(self, broker: Broker) -> None:
         """The reply to the first request was lost. The set is not mistaken for another caller's set."""
         join(broker, "a", at_s=-100)
@@ -188,7 +104,7 @@ class TestCollect:
         join(broker, "young", group="young")
         checks = [GroupCheck(name, "s", 120, 60) for name in ("g1", "young", "g2", "g3", "none")]
 
-        codes = broker.run(at_time(NOW_NS, aggregation.collect_groups(broker.queue, checks, limit=2)))
+        codes = broker.at(NOW_NS, aggregation.collect_groups(broker.queue, checks, limit=2))
 
         assert codes == "10120"
 
@@ -204,7 +120,7 @@ class TestCollect:
         join(broker, "a", at_s=-100)
         checks = [GroupCheck(name, "s", 120, 60) for name in ("odd", "g")]
 
-        assert broker.run(at_time(NOW_NS, aggregation.collect_groups(broker.queue, checks, limit=9))) == "x1"
+        assert broker.at(NOW_NS, aggregation.collect_groups(broker.queue, checks, limit=9)) == "x1"
 
     def test_group_names_are_listed_in_pages(self, broker: Broker) -> None:
         names = {f"user:{number}" for number in range(1000)}
@@ -242,7 +158,7 @@ class TestRead:
 
     def test_a_page_is_bounded_by_bytes_and_holds_at_least_one(self, broker: Broker) -> None:
         tasks = [NewTask(name, b"m" * 1000, group="g") for name in ("a", "b", "c")]
-        broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("t"))))
+        broker.at(NOW_NS, new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("t")))
         collect_groups(broker, at_s=60)
 
         def page(max_bytes: int) -> list[str]:
@@ -260,17 +176,11 @@ class TestRead:
 
         assert found == [("a", b""), ("b", b"b"), ("c", b"")]
 
-    def test_a_returned_set_cannot_be_read(self, broker: Broker) -> None:
-        take(broker, "a")
-        reclaim(broker)
-
-        assert broker.run(aggregation.read_members(broker.queue, "g", "s", skip=0)) is None
-
     def test_unreadable_members_are_quarantined(self, broker: Broker) -> None:
         take(broker, "a", "bad", "gone")
         broker.raw.delete(broker.queue.task("gone"))
 
-        count = broker.run(at_time(NOW_NS, aggregation.expel(broker.queue, "g", "s", ["bad", "gone", "stranger"])))
+        count = broker.at(NOW_NS, aggregation.expel(broker.queue, "g", "s", ["bad", "gone", "stranger"]))
 
         assert count == 1
         assert set_members(broker) == ["a"]
@@ -278,26 +188,8 @@ class TestRead:
         assert broker.raw.zrange(broker.queue.quarantine, 0, -1, withscores=True) == [(b"bad", NOW_S)]
         assert broker.fields("bad") == {}
 
-    def test_a_set_without_readable_members_is_deleted(self, broker: Broker) -> None:
-        take(broker, "bad")
-
-        broker.run(at_time(NOW_NS, aggregation.expel(broker.queue, "g", "s", ["bad"])))
-
-        assert not broker.raw.exists(broker.queue.aggregation_sets)
-
 
 class TestCombine:
-    def test_combining_stores_the_task_and_deletes_the_set(self, broker: Broker) -> None:
-        take(broker, "a", "b")
-
-        assert combine(broker, 2, NewTask("one", b"m")) is StoreCode.STORED
-
-        assert broker.pending() == ["one"]
-        assert broker.fields("one") == {"msg": b"m", "state": b"pending", "pending_since": str(NOW_NS).encode()}
-        assert left(broker) == {"pending", "t:one"}
-        assert broker.raw.llen(broker.queue.wake) == 1
-        assert not broker.raw.exists(broker.queue.combined)
-
     def test_a_repeat_is_recognized_after_the_task_has_ended(self, broker: Broker) -> None:
         take(broker, "a")
         combine(broker, 1, NewTask("one", b"m"))
@@ -305,55 +197,6 @@ class TestCombine:
         broker.settle(Outcome.DONE, "one")
 
         assert combine(broker, 1, NewTask("one", b"m")) is StoreCode.STORED
-
-        assert broker.pending() == []
-
-    @pytest.mark.parametrize("options", [{"start_in_ms": 5000}, {"group": "h"}], ids=["scheduled", "grouped"])
-    def test_the_combined_task_may_be_of_any_kind(self, broker: Broker, options: dict[str, object]) -> None:
-        take(broker, "a")
-
-        assert combine(broker, 1, NewTask("one", b"m", **options)) is StoreCode.STORED  # type: ignore[arg-type]
-
-        assert broker.pending() == []
-        assert broker.fields("one")["state"] == (b"scheduled" if "start_in_ms" in options else b"aggregating")
-        assert broker.raw.llen(broker.queue.wake) == 0
-
-    def test_members_may_be_deleted_without_a_task(self, broker: Broker) -> None:
-        take(broker, "a", "b")
-
-        assert combine(broker, 2, None) is StoreCode.STORED
-
-        assert left(broker) == set()
-
-    @pytest.mark.parametrize("code", [StoreCode.ID_CONFLICT, StoreCode.DUPLICATE])
-    def test_a_refused_task_keeps_the_set(self, broker: Broker, code: StoreCode) -> None:
-        lock = broker.queue.unique("t", b"")
-        broker.enqueue("one", unique_key=lock, unique_s=60)
-        take(broker, "a")
-        before = broker.dump()
-        task = NewTask("one", b"m") if code is StoreCode.ID_CONFLICT else NewTask("two", b"m", None, None, lock, 60)
-
-        assert combine(broker, 1, task) is code
-
-        assert broker.dump() == before
-
-    def test_combining_a_returned_set_is_refused(self, broker: Broker) -> None:
-        """The aggregator exceeded the set's deadline. The members are aggregated again, and only that result counts."""
-        take(broker, "a")
-        reclaim(broker)
-        before = broker.dump()
-
-        assert combine(broker, 1, NewTask("one", b"m")) is StoreCode.GONE
-
-        assert broker.dump() == before
-
-    def test_combining_a_set_that_is_being_returned_is_refused(self, broker: Broker) -> None:
-        take(broker, "a", "b", "c")
-        join(broker, "new", at_s=1)
-        reclaim(broker, members=2)
-        assert (members(broker), set_members(broker)) == (["a", "b", "new"], ["c"])
-
-        assert combine(broker, 3, NewTask("one", b"m")) is StoreCode.GONE
 
         assert broker.pending() == []
 
@@ -393,19 +236,9 @@ class TestCombine:
         assert left(broker) == {"pending", "t:one"}
         assert not broker.raw.exists(broker.queue.combined, broker.queue.combined_set("s"))
 
-    def test_members_return_to_their_group_after_a_crash_before_combining(self, broker: Broker) -> None:
-        take(broker, "a", "b")
-        broker.run(aggregation.read_members(broker.queue, "g", "s", skip=0))
-
-        assert reclaim(broker, at_s=119).sets == 0
-        assert reclaim(broker, at_s=120).sets == 1
-
-        assert collect_groups(broker, set_id="s2", at_s=120) == "1"
-        assert set_members(broker, set_id="s2") == ["a", "b"]
-
     def test_large_messages_are_deleted_in_several_calls(self, broker: Broker) -> None:
         tasks = [NewTask(f"id-{number}", b"m" * 400_000, group="g") for number in range(5)]
-        broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("t"))))
+        broker.at(NOW_NS, new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("t")))
         collect_groups(broker, at_s=60)
 
         assert combine(broker, 5, None) is StoreCode.STORED
@@ -452,33 +285,6 @@ class TestLocks:
         collect_groups(broker)
 
         combine(broker, 1, None)
-
-        assert left(broker) == set()
-
-    @rows(
-        "message",
-        [
-            b"",
-            b"\x0a",
-            b"\x0a\xff",
-            b"\xff\xff\xff",
-            b"\x52\x7fasynq",
-            b"\x09\x01",
-            b"\x0d\x01",
-            b"\x0b",
-            b"\x08",
-            b"\x07",
-        ],
-    )
-    def test_an_unreadable_message_names_no_lock(self, broker: Broker, message: bytes) -> None:
-        broker.run(
-            at_time(
-                NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("a", message, group="g")], new_tasks.ReceiptSlot("t"))
-            )
-        )
-        collect_groups(broker, at_s=60)
-
-        assert combine(broker, 1, None) is StoreCode.STORED
 
         assert left(broker) == set()
 
@@ -543,29 +349,12 @@ class TestReclaim:
         assert members(broker) == ["a", "b", "c", "new"]
         assert broker.fields("a")["state"] == b"aggregating"
 
-    def test_only_expired_sets_are_returned(self, broker: Broker) -> None:
-        take(broker, "a", group="g1")
-        take(broker, "b", group="g2")
-        broker.run(aggregation.give_back(broker.queue, "g2", "s"))
-        broker.run(aggregation.give_back(broker.queue, "g3", "never made"))
-
-        assert reclaim(broker, at_s=0).sets == 1
-
-        assert (members(broker, "g1"), members(broker, "g2")) == ([], ["b"])
-
     def test_a_group_may_have_colons_in_its_name(self, broker: Broker) -> None:
         take(broker, "a", group="user:1:mail")
 
         reclaim(broker)
 
         assert members(broker, "user:1:mail") == ["a"]
-
-    def test_only_the_leader_returns_sets(self, broker: Broker) -> None:
-        take(broker, "a")
-        assert reclaim(broker, at_s=0).leads
-
-        assert reclaim(broker, owner="w2") == aggregation.Reclaimed(False, 0, 0, 0, 0, 0)
-        assert reclaim(broker).sets == 1
 
     def test_entries_that_name_no_set_are_deleted(self, broker: Broker) -> None:
         queue = broker.queue

@@ -44,8 +44,8 @@ def prepare(broker: Broker) -> None:
     broker.raw.zadd(queue.archived, {"old": NOW_S - operation.ARCHIVE.kept_s})
     broker.settle(Outcome.COMPLETE, "ended", seconds=1)
     for name in ("wait", "sleep"):
-        broker.run(at_time(NOW_NS, steps.load_steps(queue, name, owner="w1", run=1)))
-        broker.run(at_time(NOW_NS, steps.emit(queue, name, steps.Output([("", b"1")], 1, 1), owner="w1", run=1)))
+        broker.at(NOW_NS, steps.load_steps(queue, name, owner="w1", run=1))
+        broker.at(NOW_NS, steps.emit(queue, name, steps.Output([("", b"1")], 1, 1), owner="w1", run=1))
     broker.settle(Outcome.WAIT, "sleep", delay_ms=LATER // 10**6, record=b"0 r:go#1")
     broker.enqueue("due", start_at_s=NOW_S + 1)
     broker.enqueue("member", start_at_s=NOW_S + 1)
@@ -59,7 +59,7 @@ def prepare(broker: Broker) -> None:
         broker.enqueue(state, group=group, now_ns=NOW_NS - 100_000_000_000)
     for group, set_id in (("set", "s"), ("stale", "late"), ("swept", "old")):
         check = aggregation.GroupCheck(group, set_id, 30 if group == "stale" else 900, 60)
-        broker.run(at_time(NOW_NS, aggregation.collect_groups(queue, [check], limit=1)))
+        broker.at(NOW_NS, aggregation.collect_groups(queue, [check], limit=1))
     broker.enqueue("newcomer", group="stale", now_ns=NOW_NS)
     broker.raw.rename(queue.aggregation_set("swept", "old"), queue.combined_set("old"))
     broker.raw.zadd(queue.combined, {"old": NOW_S})
@@ -116,76 +116,72 @@ class Case:
     build: Callable[[QueueKeys], Operation[Any]]
     refuse: str = ""
     tolerate: str = ""
+    at_ns: int = NOW_NS
+
+    def call(self, broker: Broker) -> Any:
+        """Run the operation, at its time if it reads the clock."""
+        operation = self.build(broker.queue)
+        has_clock = bool(operation.args) and operation.args[0] == ""
+        return broker.run(at_time(self.at_ns, operation) if has_clock else operation)
 
 
 CASES = {
     "enqueue": Case(
-        build=lambda q: at_time(
-            NOW_NS, new_tasks.enqueue(q, [NewTask("n1", b"m"), NewTask("n2", b"m")], ReceiptSlot("t"))
-        ),
+        build=lambda q: new_tasks.enqueue(q, [NewTask("n1", b"m"), NewTask("n2", b"m")], ReceiptSlot("t")),
         refuse="pending wake",
         tolerate="task(n1) receipt(t)",
     ),
     "deliver": Case(
-        build=lambda q: at_time(
-            NOW_NS,
-            outbox.deliver(
-                q,
-                [
-                    ("r1", NewTask("n1", b"m")),
-                    ("r2", NewTask("n2", b"m", start_at_s=NOW_S + 60)),
-                    ("r3", NewTask("n3", b"m", group="other")),
-                    ("r4", NewTask("n4", b"m", fields={b"taskq_step": b"0 t n4 x", b"other": b"{}"})),
-                ],
-                ReceiptSlot("t"),
-                claim_ends_ms=LATER // 1_000_000,
-            ),
+        build=lambda q: outbox.deliver(
+            q,
+            [
+                ("r1", NewTask("n1", b"m")),
+                ("r2", NewTask("n2", b"m", start_at_s=NOW_S + 60)),
+                ("r3", NewTask("n3", b"m", group="other")),
+                ("r4", NewTask("n4", b"m", fields={b"taskq_step": b"0 t n4 x", b"other": b"{}"})),
+            ],
+            ReceiptSlot("t"),
+            claim_ends_ms=LATER // 1_000_000,
         ),
         refuse="pending scheduled wake delivered groups group(other)",
         tolerate="task(n1) receipt(t)",
     ),
     "enqueue_scheduled": Case(
-        build=lambda q: at_time(
-            NOW_NS,
-            new_tasks.enqueue(
-                q,
-                [
-                    NewTask("n1", b"m"),
-                    NewTask("n2", b"m", start_at_s=NOW_S + 9, unique_key=q.unique("t", b""), unique_s=5),
-                ],
-                ReceiptSlot("t"),
-            ),
+        build=lambda q: new_tasks.enqueue(
+            q,
+            [NewTask("n1", b"m"), NewTask("n2", b"m", start_at_s=NOW_S + 9, unique_key=q.unique("t", b""), unique_s=5)],
+            ReceiptSlot("t"),
         ),
         refuse="pending scheduled wake",
         tolerate="task(n1) lock receipt(t)",
     ),
     "dequeue": Case(
-        build=lambda q: at_time(NOW_NS, runs.dequeue(q, owner="w2", call=1, limit=1, lease_s=30)),
+        build=lambda q: runs.dequeue(q, owner="w2", call=1, limit=1, lease_s=30),
         refuse="pending active lease wake",
         tolerate="paused task(p1) call(w2)",
     ),
     "settle_and_dequeue": Case(
         build=lambda q: runs.settle_and_dequeue(
-            [("done", 1)], at_time(NOW_NS, runs.dequeue(q, owner="w1", call=9, limit=1, lease_s=30))
+            [("done", 1)], runs.dequeue(q, owner="w1", call=9, limit=1, lease_s=30)
         ),
         refuse="pending active lease wake",
         tolerate="paused task(done) task(p1) call(w1) processed daily_processed",
     ),
     "settle_done": Case(
-        build=lambda q: at_time(
-            NOW_NS, runs.settle(q, [Settlement(name, Outcome.DONE, run=1) for name in ("done", "retry")], owner="w1")
+        build=lambda q: runs.settle(
+            q, [Settlement(name, Outcome.DONE, run=1) for name in ("done", "retry")], owner="w1"
         ),
         refuse="active lease",
         tolerate="task(done) processed daily_processed",
     ),
     "settle": Case(
-        build=lambda q: at_time(NOW_NS, runs.settle(q, settlements(), owner="w1")),
+        build=lambda q: runs.settle(q, settlements(), owner="w1"),
         refuse="active lease pending scheduled completed retry archived wake",
         tolerate="task(done) task(old) steps_of(wait) stream_of(wait) processed failed daily_processed "
         "daily_failed held_lock",
     ),
     "load_steps": Case(
-        build=lambda q: at_time(NOW_NS, steps.load_steps(q, "wait", owner="w1", run=1)),
+        build=lambda q: steps.load_steps(q, "wait", owner="w1", run=1),
         refuse="lease steps_of(wait)",
         tolerate="stream_of(wait)",
     ),
@@ -196,11 +192,11 @@ CASES = {
         refuse="lease steps_of(wait) stream_of(wait)",
     ),
     "emit": Case(
-        build=lambda q: at_time(NOW_NS, steps.emit(q, "wait", steps.Output([("", b"1")], 2, 1), owner="w1", run=1)),
+        build=lambda q: steps.emit(q, "wait", steps.Output([("", b"1")], 2, 1), owner="w1", run=1),
         refuse="lease steps_of(wait) stream_of(wait)",
     ),
     "signal": Case(
-        build=lambda q: at_time(NOW_NS, steps.signal(q, "sleep", "go", b"1", signal_id="s")),
+        build=lambda q: steps.signal(q, "sleep", "go", b"1", signal_id="s"),
         refuse="task(sleep) steps_of(sleep) pending scheduled wake",
         tolerate="stream_of(sleep)",
     ),
@@ -208,16 +204,16 @@ CASES = {
         build=lambda q: steps.read_stream(q, "sleep"), refuse="task(sleep) steps_of(sleep) stream_of(sleep)"
     ),
     "forget_step": Case(
-        build=lambda q: at_time(NOW_NS, steps.forget_step(q, "sleep", "go#1")),
+        build=lambda q: steps.forget_step(q, "sleep", "go#1"),
         refuse="task(sleep) steps_of(sleep) pending scheduled wake",
     ),
     "extend_leases": Case(
-        build=lambda q: at_time(NOW_NS, runs.extend_leases(q, [("done", 1), ("retry", 1)], owner="w1", lease_s=90)),
+        build=lambda q: runs.extend_leases(q, [("done", 1), ("retry", 1)], owner="w1", lease_s=90),
         refuse="lease",
         tolerate="task(done)",
     ),
     "mark_starts": Case(
-        build=lambda q: at_time(NOW_NS, runs.mark_starts(q, [("done", 1), ("retry", 1)], owner="w1")),
+        build=lambda q: runs.mark_starts(q, [("done", 1), ("retry", 1)], owner="w1"),
         refuse="lease",
         tolerate="task(done)",
     ),
@@ -227,26 +223,23 @@ CASES = {
         tolerate="task(done)",
     ),
     "quarantine": Case(
-        build=lambda q: at_time(NOW_NS, runs.quarantine(q, "bad", owner="w1", run=1)),
+        build=lambda q: runs.quarantine(q, "bad", owner="w1", run=1),
         refuse="active lease quarantine",
         tolerate="task(bad) quarantined(bad)",
     ),
     "forward": Case(
-        build=lambda q: at_time(LATER, services.forward(q, owner="w1", leader_ms=90_000)),
+        build=lambda q: services.forward(q, owner="w1", leader_ms=90_000),
         refuse="scheduled retry pending groups wake",
         tolerate="task(due) task(member) group(g) leader(forwarder)",
+        at_ns=LATER,
     ),
     "enqueue_grouped": Case(
-        build=lambda q: at_time(
-            NOW_NS, new_tasks.enqueue(q, [NewTask("n1", b"m"), NewTask("n2", b"m", group="g9")], ReceiptSlot("t"))
-        ),
+        build=lambda q: new_tasks.enqueue(q, [NewTask("n1", b"m"), NewTask("n2", b"m", group="g9")], ReceiptSlot("t")),
         refuse="pending scheduled wake groups group(g9)",
         tolerate="task(n1) receipt(t)",
     ),
     "collect_groups": Case(
-        build=lambda q: at_time(
-            NOW_NS, aggregation.collect_groups(q, [aggregation.GroupCheck("ripe", "s", 900, 60)], limit=1)
-        ),
+        build=lambda q: aggregation.collect_groups(q, [aggregation.GroupCheck("ripe", "s", 900, 60)], limit=1),
         refuse="groups aggregation_sets",
         tolerate="task(waits)",
     ),
@@ -256,82 +249,69 @@ CASES = {
         tolerate="task(taken)",
     ),
     "combine": Case(
-        build=lambda q: at_time(NOW_NS, aggregation.combine(q, "set", "s", 1, NewTask("one", b"m", group="g9"))),
+        build=lambda q: aggregation.combine(q, "set", "s", 1, NewTask("one", b"m", group="g9")),
         refuse="aggregation_sets set(set) combined combined_set(s) pending scheduled groups group(g9) wake",
         tolerate="task(one) task(taken) receipt(s)",
     ),
     "sweep": Case(build=aggregation.sweep, refuse="combined", tolerate="task(swept)"),
     "reclaim": Case(
-        build=lambda q: at_time(LATER, aggregation.reclaim(q, "forwarder", owner="w1", leader_ms=90_000)),
+        build=lambda q: aggregation.reclaim(q, "forwarder", owner="w1", leader_ms=90_000),
         refuse="aggregation_sets groups combined",
         tolerate="task(late) leader(forwarder)",
+        at_ns=LATER,
     ),
     "expel": Case(
-        build=lambda q: at_time(NOW_NS, aggregation.expel(q, "set", "s", ["taken"])),
+        build=lambda q: aggregation.expel(q, "set", "s", ["taken"]),
         refuse="set(set) quarantine",
         tolerate="task(taken) quarantined(taken)",
     ),
     "list_expired": Case(
-        build=lambda q: at_time(LATER, services.list_expired(q, grace_s=30)), refuse="lease", tolerate="task(done)"
+        build=lambda q: services.list_expired(q, grace_s=30), refuse="lease", tolerate="task(done)", at_ns=LATER
     ),
     "list_held": Case(build=lambda q: services.list_held(q, owner="w1"), refuse="lease", tolerate="task(done)"),
     "recover": Case(
-        build=lambda q: at_time(LATER, services.recover(q, recoveries(q), grace_s=30)),
+        build=lambda q: services.recover(q, recoveries(q), grace_s=30),
         refuse="active lease retry archived quarantine",
         tolerate="task(retry) task(old) processed failed daily_processed daily_failed quarantined(bad)",
+        at_ns=LATER,
     ),
     "clean": Case(
-        build=lambda q: at_time(LATER, services.clean(q)), refuse="completed archived", tolerate="task(old) task(ended)"
+        build=lambda q: services.clean(q), refuse="completed archived", tolerate="task(old) task(ended)", at_ns=LATER
     ),
-    "adopt": Case(
-        build=lambda q: at_time(NOW_NS, schedules.adopt(q, ["new", "known", "ahead"])), tolerate="tick(known)"
-    ),
+    "adopt": Case(build=lambda q: schedules.adopt(q, ["new", "known", "ahead"]), tolerate="tick(known)"),
     "tick": Case(
-        build=lambda q: at_time(
-            NOW_NS,
-            schedules.tick(
-                q,
-                [
-                    schedules.Tick("known", NOW_S - 10, NOW_S - 5, NewTask("n1", b"m", start_at_s=NOW_S + 9)),
-                    schedules.Tick(
-                        "known", NOW_S - 5, NOW_S, NewTask("n2", b"m", unique_key=q.unique("t", b""), unique_s=5)
-                    ),
-                    schedules.Tick("other", NOW_S - 10, NOW_S, NewTask("n3", b"m", group="g9")),
-                ],
-                ReceiptSlot("t"),
-            ),
+        build=lambda q: schedules.tick(
+            q,
+            [
+                schedules.Tick("known", NOW_S - 10, NOW_S - 5, NewTask("n1", b"m", start_at_s=NOW_S + 9)),
+                schedules.Tick(
+                    "known", NOW_S - 5, NOW_S, NewTask("n2", b"m", unique_key=q.unique("t", b""), unique_s=5)
+                ),
+                schedules.Tick("other", NOW_S - 10, NOW_S, NewTask("n3", b"m", group="g9")),
+            ],
+            ReceiptSlot("t"),
         ),
         refuse="pending scheduled wake groups group(g9)",
         tolerate="task(n1) lock tick(known) tick(other) receipt(t)",
     ),
     "run_tasks": Case(
-        build=lambda q: at_time(
-            NOW_NS, actions.act(q, actions.Action.RUN, ["due", "due-retry", "old", "ended", "grouped"])
-        ),
+        build=lambda q: actions.act(q, actions.Action.RUN, ["due", "due-retry", "old", "ended", "grouped"]),
         refuse="pending scheduled retry archived groups wake",
         tolerate="task(due) task(grouped)",
     ),
     "archive_tasks": Case(
-        build=lambda q: at_time(NOW_NS, actions.act(q, actions.Action.ARCHIVE, ["due", "ended", "grouped", "p1"])),
+        build=lambda q: actions.act(q, actions.Action.ARCHIVE, ["due", "ended", "grouped", "p1"]),
         refuse="pending scheduled retry archived groups wake",
         tolerate="task(due) task(old)",
     ),
     "delete_tasks": Case(
-        build=lambda q: at_time(
-            NOW_NS, actions.act(q, actions.Action.DELETE, ["due", "old", "ended", "grouped", "p1"])
-        ),
+        build=lambda q: actions.act(q, actions.Action.DELETE, ["due", "old", "ended", "grouped", "p1"]),
         refuse="pending scheduled retry archived groups wake",
         tolerate="task(due) held_lock",
     ),
     "wait_tasks": Case(
-        build=lambda q: at_time(
-            NOW_NS,
-            actions.act(
-                q,
-                actions.Action.WAIT,
-                ["due", "due-retry", "old", "ended", "grouped", "p1"],
-                start="+9000",
-            ),
+        build=lambda q: actions.act(
+            q, actions.Action.WAIT, ["due", "due-retry", "old", "ended", "grouped", "p1"], start="+9000"
         ),
         refuse="pending scheduled retry archived groups wake",
         tolerate="task(due) task(p1)",
@@ -340,7 +320,7 @@ CASES = {
         build=lambda q: actions.change_task(q, "p1", old=b"p1", new=b"new", old_lock=LOCK, new_lock=q.unique("t", b"")),
         tolerate="task(p1) held_lock lock",
     ),
-    "pause": Case(build=lambda q: at_time(NOW_NS, actions.pause(q)), tolerate="paused"),
+    "pause": Case(build=lambda q: actions.pause(q), tolerate="paused"),
     "close_queue": Case(
         build=lambda q: actions.close_queue(q, force=True),
         refuse="active pending scheduled retry archived completed groups group(other) aggregation_sets quarantine",
@@ -353,16 +333,13 @@ CASES = {
     ),
     "purge": Case(build=lambda q: actions.purge(q, "0", own=False)),
     "copy_out": Case(
-        build=lambda q: at_time(
-            NOW_NS,
-            actions.copy_out(q, ["due", "old", "grouped", "p1", "leaving"], token="2", target="elsewhere"),
-        ),
+        build=lambda q: actions.copy_out(q, ["due", "old", "grouped", "p1", "leaving"], token="2", target="elsewhere"),
         refuse="pending archived groups",
         tolerate="task(due) task(leaving) held_lock",
     ),
     "copy_end": Case(
-        build=lambda q: at_time(
-            NOW_NS, actions.copy_end(q, token="1", target="elsewhere", copied=[], back=[original("leaving", "pending")])
+        build=lambda q: actions.copy_end(
+            q, token="1", target="elsewhere", copied=[], back=[original("leaving", "pending")]
         ),
         refuse="pending scheduled retry archived groups wake",
         tolerate="task(leaving)",
@@ -392,7 +369,7 @@ CASES = {
         tolerate="task(done)",
     ),
     "count_tasks": Case(
-        build=lambda q: at_time(NOW_NS, views.count_tasks(q)),
+        build=lambda q: views.count_tasks(q),
         refuse="pending active scheduled retry archived completed groups",
         tolerate="paused task(p1) group(other) processed failed daily_processed",
     ),
@@ -439,7 +416,7 @@ def ready(broker: Broker) -> None:
     broker.raw.sadd(queue.groups, "g2")
     broker.raw.hset(queue.task("p1"), "unique_key", LOCK)
     broker.enqueue("leaving", "doomed")
-    broker.run(at_time(NOW_NS, actions.copy_out(queue, ["leaving"], token="1", target="elsewhere")))
+    broker.at(NOW_NS, actions.copy_out(queue, ["leaving"], token="1", target="elsewhere"))
     broker.raw.lrem(queue.pending, 0, "doomed")
     broker.raw.rpush(queue.removed("pending"), "doomed")
 
@@ -451,7 +428,7 @@ def test_a_refused_call_changes_nothing(broker: Broker, case: Case, name: str) -
     before = broker.dump()
 
     with pytest.raises(BrokerReplyError):
-        broker.run(case.build(broker.queue))
+        case.call(broker)
 
     assert broker.dump() == before
 
@@ -463,7 +440,7 @@ def test_irrelevant_damage_does_not_stop_a_call(broker: Broker, case: Case, name
     key = key_of(broker.queue, name)
     spoil(broker, key)
 
-    broker.run(case.build(broker.queue))
+    case.call(broker)
 
     check_whole(broker, but=key)
 
@@ -482,8 +459,8 @@ def test_a_damaged_internal_record_is_overwritten(broker: Broker, title: str, na
     ready(broker)
     spoil(broker, key_of(broker.queue, name))
 
-    assert broker.run(CASES[title].build(broker.queue)) == answer
-    assert broker.run(CASES[title].build(broker.queue)) == answer  # a record again: a repeat is known
+    assert CASES[title].call(broker) == answer
+    assert CASES[title].call(broker) == answer  # a record again: a repeat is known
 
 
 def test_a_worker_with_a_damaged_dequeue_record_gets_tasks(broker: Broker) -> None:
@@ -498,7 +475,7 @@ def test_without_damage_each_call_does_its_work(broker: Broker, case: Case) -> N
     """Otherwise the tests above would prove nothing."""
     ready(broker)
 
-    broker.run(case.build(broker.queue))
+    case.call(broker)
 
     check_whole(broker, but="")
 

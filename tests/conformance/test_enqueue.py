@@ -11,9 +11,8 @@ import pytest
 
 from taskq_core import ConfigurationError, TaskQ
 from taskq_core.broker.exchange import words_of
-from taskq_core.broker.operations import actions, new_tasks, runs, services
+from taskq_core.broker.operations import new_tasks, runs, services
 from taskq_core.broker.operations import operation as operation_ops
-from taskq_core.broker.operations.actions import OK
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome
 from taskq_core.errors import BrokerReplyError, BrokerUnavailableError
@@ -28,30 +27,6 @@ UNIQUE_TIMES: list[dict[str, Any]] = json.loads(
 )["unique_ttl"]
 
 
-def test_tasks_run_in_the_order_they_were_enqueued(broker: Broker) -> None:
-    assert broker.enqueue("a", "b", "c") == "111"
-    assert broker.enqueue("d") == "1"
-
-    assert broker.pending() == ["a", "b", "c", "d"]
-    assert broker.dequeue(limit=3) == ["a", "b", "c"]
-
-
-def test_the_reply_has_a_code_for_each_task_of_a_batch(broker: Broker) -> None:
-    """A used id, even one used by an earlier task of the batch, does not stop the other tasks."""
-    broker.enqueue("taken")
-
-    codes = broker.enqueue("a", "taken", "b", "a")
-
-    assert codes == "1010"
-    assert broker.pending() == ["taken", "a", "b"]
-
-
-def test_two_queues_may_contain_the_same_id(broker: Broker) -> None:
-    broker.enqueue("a")
-
-    assert broker.enqueue("a", queue=broker.keys.queue("low")) == "1"
-
-
 def test_the_largest_batch_is_stored_whole(broker: Broker) -> None:
     ids = [f"id-{number}" for number in range(operation_ops.BATCH_MAX + 50)]
 
@@ -62,9 +37,9 @@ def test_the_largest_batch_is_stored_whole(broker: Broker) -> None:
 
 def test_a_large_message_is_stored_unchanged(broker: Broker) -> None:
     message = bytes(range(256)) * 1024
-    broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("big", message)], ReceiptSlot("t"))))
+    broker.at(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("big", message)], ReceiptSlot("t")))
 
-    taken = broker.run(at_time(NOW_NS, runs.dequeue(broker.queue, owner="w1", call=1, limit=1, lease_s=30)))
+    taken = broker.at(NOW_NS, runs.dequeue(broker.queue, owner="w1", call=1, limit=1, lease_s=30))
 
     assert taken.tasks == [("big", message)]
 
@@ -99,12 +74,6 @@ class TestReceipts:
 
         assert codes == ["1", "1", "0"]
 
-    def test_receipt_slots_with_equal_numbers_are_independent(self, broker: Broker) -> None:
-        for token, name in (("t1", "a"), ("t2", "b")):
-            assert broker.run(new_tasks.enqueue(broker.queue, [NewTask(name, b"m")], ReceiptSlot(token))) == "1"
-
-        assert broker.pending() == ["a", "b"]
-
     def test_a_call_that_arrives_after_a_later_one_is_refused(self, broker: Broker) -> None:
         """The network delayed the call until its repeat had succeeded, its task had run, and a newer call was made."""
         lane = ReceiptSlot("t")
@@ -112,7 +81,7 @@ class TestReceipts:
         broker.run(held)
         broker.dequeue()
         broker.settle(Outcome.DONE, "a")
-        broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("b", b"m")], lane)))
+        broker.at(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("b", b"m")], lane))
         before = broker.dump()
 
         with pytest.raises(BrokerReplyError, match="call 1 came after call 2"):
@@ -160,40 +129,8 @@ class TestStart:
         assert broker.fields("a") == {"msg": b"a", "state": b"scheduled"}
         assert broker.pending() == []
 
-    @rows("start", [{"start_at_s": NOW_S}, {"start_at_s": 0}, {"start_in_ms": 0}, {"start_in_ms": -5}])
-    def test_a_task_with_a_past_start_is_pending(self, broker: Broker, start: dict[str, int]) -> None:
-        broker.enqueue("a", **start)
-
-        assert broker.pending() == ["a"]
-        assert broker.fields("a")["pending_since"] == str(NOW_NS).encode()
-
 
 class TestUnique:
-    def test_a_unique_lock_lasts_from_the_scheduled_start(self, broker: Broker) -> None:
-        lock = broker.queue.unique("t", b"")
-
-        broker.enqueue("now", unique_key=lock, unique_s=60)
-        assert 30 <= broker.raw.ttl(lock) <= 60
-        broker.raw.delete(lock)
-        broker.enqueue("later", unique_key=lock, unique_s=60, start_at_s=NOW_S + 100)
-
-        assert 130 <= broker.raw.ttl(lock) <= 159
-
-    def test_a_refused_duplicate_changes_nothing(self, broker: Broker) -> None:
-        lock = broker.queue.unique("t", b"")
-        broker.enqueue("first", unique_key=lock, unique_s=60)
-        before = broker.dump()
-
-        assert broker.enqueue("second", unique_key=lock, unique_s=60) == "d"
-
-        before[broker.queue.receipt("lane").encode()] = ("string", b"2:d\n5:first")
-        assert broker.dump() == before
-
-    def test_the_second_of_two_equal_unique_tasks_in_a_batch_is_refused(self, broker: Broker) -> None:
-        lock = broker.queue.unique("t", b"")
-
-        assert broker.enqueue("a", "b", unique_key=lock, unique_s=60) == "1d"
-
     def test_a_task_with_a_used_id_takes_no_unique_lock(self, broker: Broker) -> None:
         lock = broker.queue.unique("t", b"")
         broker.enqueue("a")
@@ -238,19 +175,6 @@ class TestWake:
         broker.enqueue("c")
 
         assert broker.raw.llen(broker.queue.wake) == 1
-
-    def test_a_scheduled_task_puts_no_wake_token(self, broker: Broker) -> None:
-        broker.enqueue("a", start_at_s=NOW_S + 10)
-
-        assert broker.raw.llen(broker.queue.wake) == 0
-
-    def test_a_refused_task_puts_no_wake_token(self, broker: Broker) -> None:
-        broker.enqueue("a")
-        broker.raw.delete(broker.queue.wake)
-
-        broker.enqueue("a")
-
-        assert broker.raw.llen(broker.queue.wake) == 0
 
     def test_a_wake_token_is_passed_on_while_tasks_remain(self, broker: Broker) -> None:
         broker.enqueue("a", "b")
@@ -306,80 +230,12 @@ class TestWake:
         assert broker.dump() == before
 
 
-class TestRevoke:
-    @pytest.mark.parametrize(
-        ("state", "options"), [("pending", {}), ("scheduled", {"start_at_s": NOW_S + 9})], ids=["pending", "scheduled"]
-    )
-    def test_revoke_deletes_a_waiting_task_and_its_lock(
-        self, broker: Broker, state: str, options: dict[str, int]
-    ) -> None:
-        lock = broker.queue.unique("t", b"")
-        broker.enqueue("a", unique_key=lock, unique_s=60, **options)
-
-        assert broker.run(actions.revoke(broker.queue, "a")) == OK
-
-        assert {key for key in broker.dump() if not key.startswith(b"taskq:")} == set()
-
-    def test_revoke_keeps_the_lock_of_another_task(self, broker: Broker) -> None:
-        lock = broker.queue.unique("t", b"")
-        broker.enqueue("a", unique_key=lock, unique_s=60)
-        broker.raw.set(lock, "other")
-
-        broker.run(actions.revoke(broker.queue, "a"))
-
-        assert broker.raw.get(lock) == b"other"
-
-    def test_revoke_does_not_change_a_task_that_no_longer_waits(self, broker: Broker) -> None:
-        broker.enqueue("a")
-        broker.dequeue()
-        before = broker.dump()
-
-        assert broker.run(actions.revoke(broker.queue, "a")) == "active"
-        assert broker.run(actions.revoke(broker.queue, "nobody")) == ""
-
-        assert broker.dump() == before
-
-    def test_revoke_deletes_a_task_that_waits_for_a_retry(self, broker: Broker) -> None:
-        broker.enqueue("a")
-        broker.dequeue()
-        broker.settle(Outcome.RETRY, "a", delay_ms=1000)
-
-        assert broker.run(actions.revoke(broker.queue, "a")) == OK
-
-        assert broker.raw.zcard(broker.queue.retry) == 0
-        assert broker.fields("a") == {}
-
-    def test_revoking_the_last_member_deletes_the_name_of_its_group(self, broker: Broker) -> None:
-        queue = broker.queue
-        for name in ("a", "b"):
-            broker.raw.hset(queue.task(name), mapping={"msg": name, "state": "aggregating", "group": "g"})
-            broker.raw.zadd(queue.group("g"), {name: NOW_S})
-        broker.raw.sadd(queue.groups, "g")
-
-        assert broker.run(actions.revoke(queue, "a")) == OK
-        assert broker.raw.smembers(queue.groups) == {b"g"}
-        assert broker.run(actions.revoke(queue, "b")) == OK
-
-        assert broker.raw.smembers(queue.groups) == set()
-
-    def test_a_member_that_is_being_aggregated_is_not_revoked(self, broker: Broker) -> None:
-        """The member has left its group, so it is not deleted and the reply does not claim it."""
-        queue = broker.queue
-        broker.raw.hset(queue.task("a"), mapping={"msg": "a", "state": "aggregating", "group": "g"})
-        broker.raw.zadd(queue.aggregation_set("g", "s"), {"a": NOW_S})
-        before = broker.dump()
-
-        assert broker.run(actions.revoke(queue, "a")) == "lost"
-
-        assert broker.dump() == before
-
-
 class TestLimit:
     """At most so many pending tasks, where an enqueue says so."""
 
     def enqueue(self, broker: Broker, *tasks: NewTask, most: int, lane: ReceiptSlot | None = None) -> new_tasks.Codes:
         lane = lane or ReceiptSlot(new_token())
-        return broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, tasks, lane, max_pending=most)))
+        return broker.at(NOW_NS, new_tasks.enqueue(broker.queue, tasks, lane, max_pending=most))
 
     def test_as_many_tasks_are_stored_as_the_limit_allows(self, broker: Broker) -> None:
         """They are stored in order, and each other task is refused with its own code."""
@@ -390,11 +246,6 @@ class TestLimit:
         assert (answer, answer.pending, answer.limit) == ("11ff", 3, 3)
         assert broker.pending() == ["a", "b", "c"]
         assert broker.fields("d") == {}
-
-    def test_a_limit_with_room_for_all_tasks_has_no_effect(self, broker: Broker) -> None:
-        answer = self.enqueue(broker, NewTask("a", b"m"), most=1)
-
-        assert (answer, answer.pending, answer.limit) == ("1", 0, 1)
 
     @pytest.mark.parametrize("lock", ["", "unique"], ids=["plain", "with a lock"])
     def test_a_refused_call_writes_only_its_receipt(self, broker: Broker, lock: str) -> None:
@@ -458,16 +309,6 @@ class TestLimit:
         assert (refused, again, next_call) == ("f", "f", "1")
         assert broker.pending() == ["b"]
 
-    def test_the_call_after_a_refused_call_has_its_own_receipt(self, broker: Broker) -> None:
-        lane = ReceiptSlot("t")
-        broker.enqueue("a")
-        self.enqueue(broker, NewTask("b", b"m"), most=1, lane=lane)
-        broker.dequeue()
-
-        answer = self.enqueue(broker, NewTask("b", b"m"), most=1, lane=lane)
-
-        assert answer == "1"
-
     def test_a_full_queue_accepts_returning_and_due_tasks(self, broker: Broker) -> None:
         """Forwarding, requeueing and recovery ignore the limit."""
         broker.enqueue("later", start_at_s=NOW_S + 1)
@@ -477,16 +318,9 @@ class TestLimit:
 
         broker.settle(Outcome.REQUEUE, "requeued")
         late_ns = NOW_NS + 3600 * 10**9
-        broker.run(at_time(late_ns, services.forward(broker.queue, owner="w1", leader_ms=1000)))
+        broker.at(late_ns, services.forward(broker.queue, owner="w1", leader_ms=1000))
 
         assert sorted(broker.pending()) == ["full", "later", "requeued"]
-
-    def test_a_key_of_another_type_is_refused_with_and_without_a_limit(self, broker: Broker) -> None:
-        broker.enqueue("a")
-        broker.raw.set(broker.queue.wake, "not ours")
-
-        with pytest.raises(BrokerReplyError, match="WRONGTYPE"):
-            self.enqueue(broker, NewTask("b", b"m"), most=1)
 
     def test_without_a_limit_no_additional_arguments_are_sent(self) -> None:
         queue, task = Keys().queue("default"), NewTask("a", b"m")

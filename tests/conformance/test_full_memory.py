@@ -1,13 +1,15 @@
 """Test that Redis over `maxmemory` refuses new tasks completely and finishes existing ones (R5)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from taskq_core.broker.operations import actions, aggregation, new_tasks, outbox, runs, services, views
+from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.operations.aggregation import GroupCheck
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot, StoreCode
-from taskq_core.broker.operations.runs import Outcome, Settlement
+from taskq_core.broker.operations.runs import Outcome
 from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.errors import BrokerFullError
 from tests.clock import at_time
@@ -18,11 +20,12 @@ LATER = NOW_NS + 60_000_000_000
 
 @pytest.fixture
 def full(one_server: Broker) -> Iterator[Broker]:
-    """A server that is over its memory limit, with tasks pending, running, scheduled and waiting for a retry."""
+    """A server that is over its memory limit, with tasks in all states but archived."""
     broker = one_server
-    broker.enqueue(*(f"run-{number}" for number in range(8)), "retried")
+    broker.enqueue(*(f"run-{number}" for number in range(8)), "retried", "ended")
     broker.dequeue()
     broker.settle(Outcome.RETRY, "retried", delay_ms=1)
+    broker.settle(Outcome.COMPLETE, "ended", seconds=1)
     broker.enqueue("due", start_at_s=NOW_S + 1)
     broker.enqueue("p1", "p2")
     broker.enqueue("m1", "m2", group="g", now_ns=NOW_NS - 100_000_000_000)
@@ -46,9 +49,62 @@ def test_a_full_redis_refuses_an_enqueue_completely(full: Broker, tasks: list[Ne
     before = full.dump()
 
     with pytest.raises(BrokerFullError, match=r"is over its memory limit \(maxmemory\) and accepts no new tasks"):
-        full.run(at_time(NOW_NS, new_tasks.enqueue(full.queue, tasks, ReceiptSlot("t"))))
+        full.at(NOW_NS, new_tasks.enqueue(full.queue, tasks, ReceiptSlot("t")))
 
     assert full.dump() == before
+
+
+def act(action: Action, *ids: str, start: str = "") -> Callable[[Broker], Any]:
+    return lambda full: full.at(NOW_NS, actions.act(full.queue, action, ids, start=start))
+
+
+def write(field: str) -> Callable[[Broker], Any]:
+    return lambda full: full.run(runs.write_fields(full.queue, "run-1", {field: b"x" * 100}, owner="w1", run=1))
+
+
+def settle(outcome: Outcome) -> Callable[[Broker], Any]:
+    return lambda full: full.settle(outcome, "run-0", "run-1", "run-2", result=b"r")
+
+
+ALLOWED: dict[str, tuple[Callable[[Broker], Any], Any]] = {
+    **{f"settle as {each.name.lower()}": (settle(each), "111") for each in Outcome},
+    "store progress": (write(runs.PROGRESS_FIELD), True),
+    "store a result": (write(runs.RESULT_FIELD), True),
+    "extend a lease": (
+        lambda full: full.at(NOW_NS, runs.extend_leases(full.queue, [("run-1", 1)], owner="w1", lease_s=90)).owned,
+        [True],
+    ),
+    "mark a start": (lambda full: full.run(runs.mark_starts(full.queue, [("run-1", 1)], owner="w1")), [True]),
+    "quarantine": (lambda full: full.at(NOW_NS, runs.quarantine(full.queue, "run-1", owner="w1", run=1)), True),
+    "forward": (lambda full: full.at(LATER, services.forward(full.queue, owner="w1", leader_ms=1000)).moved, 2),
+    "clean": (lambda full: full.at(LATER, services.clean(full.queue)), (1, 0)),
+    "lead": (
+        lambda full: full.run(services.lead(full.queue.leader("recoverer"), owner="w1", leader_ms=1000)),
+        True,
+    ),
+    "show a worker": (
+        lambda full: full.run(services.beat("s:{x}", "w:{x}", ttl_s=9, server_info=b"i", workers={"x": b"i"})),
+        None,
+    ),
+    "list a worker": (lambda full: full.run(services.index_presence("{x}", "s", expiry_s=NOW_S)), 1),
+    "revoke": (lambda full: full.run(actions.revoke(full.queue, "p1")), actions.OK),
+    "run": (act(Action.RUN, "due"), [actions.OK]),
+    "archive": (act(Action.ARCHIVE, "p1"), [actions.OK]),
+    "put off": (act(Action.WAIT, "p1", start="+9"), [actions.OK]),
+    "delete": (act(Action.DELETE, "p2", "retried"), [actions.OK] * 2),
+    "pause": (lambda full: full.at(NOW_NS, actions.pause(full.queue)), True),
+    "count": (lambda full: full.run(views.count_tasks(full.queue)).sizes["pending"], 2),
+    "read and wait for the end": (
+        lambda full: full.run(views.read_task(full.queue, "run-1", publish_end=True)).state,
+        "active",
+    ),
+}
+"""Calls that a full Redis carries out, and their answers."""
+
+
+@pytest.mark.parametrize(("call", "answer"), ALLOWED.values(), ids=ALLOWED)
+def test_a_full_redis_finishes_and_frees_what_it_has(full: Broker, call: Callable[[Broker], Any], answer: Any) -> None:
+    assert call(full) == answer
 
 
 def test_a_full_redis_hands_out_tasks(full: Broker) -> None:
@@ -66,21 +122,6 @@ def test_a_full_redis_cancels_a_dequeue(full: Broker) -> None:
     assert full.dequeue("w2", limit=1, call=6) == ["p1"]
 
 
-def test_a_full_redis_extends_leases(full: Broker) -> None:
-    assert full.run(at_time(NOW_NS, runs.extend_leases(full.queue, [("run-1", 1)], owner="w1", lease_s=90))).owned == [
-        True
-    ]
-
-    assert full.raw.zscore(full.queue.lease, "run-1") == NOW_S + 90
-
-
-@pytest.mark.parametrize("outcome", list(Outcome))
-def test_a_full_redis_settles_tasks(full: Broker, outcome: Outcome) -> None:
-    ends = [Settlement(f"run-{number}", outcome, 1, b"m" * 100, result=b"r") for number in range(3)]
-
-    assert full.run(at_time(NOW_NS, runs.settle(full.queue, ends, owner="w1"))) == "111"
-
-
 def test_a_full_redis_settles_and_hands_out_tasks_in_one_call(full: Broker) -> None:
     asked = at_time(NOW_NS, runs.dequeue(full.queue, owner="w1", call=2, limit=1, lease_s=30))
 
@@ -90,115 +131,39 @@ def test_a_full_redis_settles_and_hands_out_tasks_in_one_call(full: Broker) -> N
     assert taken.tasks == [("p1", b"p1")]
 
 
-def test_a_full_redis_stores_presence(full: Broker) -> None:
-    server, workers = full.keys.server("h", 1, "s"), full.keys.workers_of("h", 1, "s")
-
-    full.run(services.beat(server, workers, ttl_s=10, server_info=b"i" * 100, workers={"x": b"i" * 100}))
-
-    full.run(services.index_presence(full.keys.servers, server, expiry_s=NOW_S))
-
-    assert full.raw.hgetall(workers) == {b"x": b"i" * 100}
-    assert full.raw.zscore(full.keys.servers, server) == NOW_S
-
-
-def test_a_full_redis_stores_progress(full: Broker) -> None:
-    fields = {runs.PROGRESS_FIELD: b"p" * 100}
-
-    assert full.run(runs.write_fields(full.queue, "run-1", fields, owner="w1", run=1))
-
-    assert full.raw.hmget(full.queue.task("run-1"), list(fields)) == [b"p" * 100]
-
-
-def test_a_full_redis_marks_the_start_of_a_run(full: Broker) -> None:
-    assert full.run(runs.mark_starts(full.queue, [("run-1", 1)], owner="w1")) == [True]
-
-    assert full.raw.hget(full.queue.task("run-1"), "taskq_begun") == b"w1.1"
-
-
-def test_a_full_redis_stores_a_result(full: Broker) -> None:
-    assert full.run(runs.write_fields(full.queue, "run-1", {runs.RESULT_FIELD: b"r" * 100}, owner="w1", run=1))
-
-    assert full.raw.hget(full.queue.task("run-1"), "result") == b"r" * 100
-
-
-def test_a_full_redis_forwards_due_tasks(full: Broker) -> None:
-    answer = full.run(at_time(LATER, services.forward(full.queue, owner="w1", leader_ms=1000)))
-
-    assert (answer.leads, answer.moved) == (True, 2)
-    assert full.pending() == ["p1", "p2", "due", "retried"]
-
-
 def test_a_full_redis_combines_groups(full: Broker) -> None:
     """Combining frees memory, because one task replaces two."""
     queue = full.queue
-    assert (
-        full.run(at_time(NOW_NS, aggregation.collect_groups(queue, [GroupCheck("g", "s", 9, 60, max_size=1)], limit=1)))
-        == "1"
-    )
-    assert full.run(at_time(NOW_NS, aggregation.collect_groups(queue, [GroupCheck("g", "s2", 9, 60)], limit=1))) == "1"
+    assert full.at(NOW_NS, aggregation.collect_groups(queue, [GroupCheck("g", "s", 9, 60, max_size=1)], limit=1)) == "1"
+    assert full.at(NOW_NS, aggregation.collect_groups(queue, [GroupCheck("g", "s2", 9, 60)], limit=1)) == "1"
 
-    assert (
-        full.run(at_time(NOW_NS, aggregation.combine(queue, "g", "s", 1, NewTask("one", b"m" * 100))))
-        is StoreCode.STORED
-    )
-    assert full.run(at_time(LATER, aggregation.reclaim(queue, "aggregator", owner="w1", leader_ms=1000))).sets == 1
+    assert full.at(NOW_NS, aggregation.combine(queue, "g", "s", 1, NewTask("one", b"m" * 100))) is StoreCode.STORED
+    assert full.at(LATER, aggregation.reclaim(queue, "aggregator", owner="w1", leader_ms=1000)).sets == 1
 
     assert full.pending() == ["p1", "p2", "one"]
     assert full.raw.zrange(queue.group("g"), 0, -1) == [b"m2"]
 
 
 def test_a_full_redis_quarantines_unreadable_members(full: Broker) -> None:
-    full.run(at_time(NOW_NS, aggregation.collect_groups(full.queue, [GroupCheck("g", "s", 9, 60)], limit=1)))
+    full.at(NOW_NS, aggregation.collect_groups(full.queue, [GroupCheck("g", "s", 9, 60)], limit=1))
 
-    assert full.run(at_time(NOW_NS, aggregation.expel(full.queue, "g", "s", ["m1"]))) == 1
-
-
-def test_a_full_redis_grants_the_lead_of_a_service(full: Broker) -> None:
-    assert full.run(services.lead(full.queue.leader("recoverer"), owner="w1", leader_ms=1000)) is True
+    assert full.at(NOW_NS, aggregation.expel(full.queue, "g", "s", ["m1"])) == 1
 
 
 def test_a_full_redis_recovers_tasks_of_dead_workers(full: Broker) -> None:
-    listed = full.run(at_time(LATER, services.list_expired(full.queue, grace_s=30))).tasks
+    listed = full.at(LATER, services.list_expired(full.queue, grace_s=30)).tasks
     verdicts = [*Verdict][:4]
 
-    moved = full.run(
-        at_time(
-            LATER,
-            services.recover(
-                full.queue,
-                [Recovery(task, verdict, b"m" * 100) for task, verdict in zip(listed, verdicts, strict=False)],
-                grace_s=30,
-            ),
-        )
+    moved = full.at(
+        LATER,
+        services.recover(
+            full.queue,
+            [Recovery(task, verdict, b"m" * 100) for task, verdict in zip(listed, verdicts, strict=False)],
+            grace_s=30,
+        ),
     )
 
     assert moved == "1111"
-
-
-def test_a_full_redis_quarantines_unreadable_tasks(full: Broker) -> None:
-    assert full.run(at_time(NOW_NS, runs.quarantine(full.queue, "run-1", owner="w1", run=1))) is True
-
-
-def test_a_full_redis_cleans_ended_tasks_and_revokes_waiting_tasks(full: Broker) -> None:
-    full.settle(Outcome.COMPLETE, "run-1")
-
-    assert full.run(at_time(LATER, services.clean(full.queue))) == (1, 0)
-    assert full.run(actions.revoke(full.queue, "p1")) == actions.OK
-
-
-def test_a_full_redis_runs_archives_and_deletes_waiting_tasks(full: Broker) -> None:
-    """An operator can still free memory."""
-    queue = full.queue
-
-    assert full.run(at_time(NOW_NS, actions.act(queue, actions.Action.RUN, ["due"]))) == [actions.OK]
-    assert full.run(at_time(NOW_NS, actions.act(queue, actions.Action.ARCHIVE, ["p1"]))) == [actions.OK]
-    assert full.run(at_time(NOW_NS, actions.act(queue, actions.Action.DELETE, ["p2", "retried"]))) == [
-        actions.OK,
-        actions.OK,
-    ]
-    assert full.run(at_time(NOW_NS, actions.act(queue, actions.Action.WAIT, ["p1"], start="+9"))) == [actions.OK]
-    assert full.run(at_time(NOW_NS, actions.pause(queue))) is True
-    assert full.run(actions.resume(queue)) is True
 
 
 def test_a_full_redis_removes_a_queue(full: Broker) -> None:
@@ -213,30 +178,21 @@ def test_a_full_redis_removes_a_queue(full: Broker) -> None:
 
 def test_a_full_redis_returns_a_task_that_cannot_be_moved(full: Broker) -> None:
     queue, other = full.queue, full.keys.queue("other")
-    _, tasks = full.run(at_time(NOW_NS, actions.copy_out(queue, ["due"], token="a", target="other")))
+    _, tasks = full.at(NOW_NS, actions.copy_out(queue, ["due"], token="a", target="other"))
     row = ("a:due", NewTask("due", b"m"))
 
     with pytest.raises(BrokerFullError):
-        full.run(at_time(NOW_NS, outbox.deliver(other, [row], ReceiptSlot("a"), claim_ends_ms=LATER // 1_000_000)))
-    assert full.run(at_time(NOW_NS, actions.copy_end(queue, token="a", target="other", copied=[], back=tasks)))[1] == 1
+        full.at(NOW_NS, outbox.deliver(other, [row], ReceiptSlot("a"), claim_ends_ms=LATER // 1_000_000))
+    assert full.at(NOW_NS, actions.copy_end(queue, token="a", target="other", copied=[], back=tasks))[1] == 1
 
     assert full.raw.zscore(queue.scheduled, "due") == NOW_S + 1
     assert not full.raw.exists(other.task("due"))
 
 
-def test_a_full_redis_answers_reads(full: Broker) -> None:
-    """The request for a notification is dropped, because waiting callers also poll."""
-    task = full.run(views.read_task(full.queue, "run-1", publish_end=True))
-
-    assert task is not None
-    assert task.state == "active"
-    assert full.run(views.count_tasks(full.queue)).sizes["pending"] == 2
-
-
 def test_enqueues_are_accepted_again_when_memory_is_free(full: Broker) -> None:
     lane = ReceiptSlot("t")
     with pytest.raises(BrokerFullError):
-        full.run(at_time(NOW_NS, new_tasks.enqueue(full.queue, [NewTask("n", b"m")], lane)))
+        full.at(NOW_NS, new_tasks.enqueue(full.queue, [NewTask("n", b"m")], lane))
     full.raw.config_set("maxmemory", "0")
 
-    assert full.run(at_time(NOW_NS, new_tasks.enqueue(full.queue, [NewTask("n", b"m")], lane))) == "1"
+    assert full.at(NOW_NS, new_tasks.enqueue(full.queue, [NewTask("n", b"m")], lane)) == "1"

@@ -11,7 +11,6 @@ import pytest
 from taskq_core.broker.operations import actions, services
 from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.operations.runs import Outcome
-from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
 SECOND = 1_000_000_000
@@ -35,11 +34,11 @@ def go_forwards(broker: Broker, at_s: int) -> None:
 
 
 def we_forward(broker: Broker, at_s: int) -> None:
-    broker.run(at_time(NOW_NS + at_s * SECOND, services.forward(broker.queue, owner="w1", leader_ms=60_000)))
+    broker.at(NOW_NS + at_s * SECOND, services.forward(broker.queue, owner="w1", leader_ms=60_000))
 
 
 def act(broker: Broker, action: Action, start: str = "") -> None:
-    assert broker.run(at_time(NOW_NS, actions.act(broker.queue, action, ["a"], start=start))) == [actions.OK]
+    assert broker.at(NOW_NS, actions.act(broker.queue, action, ["a"], start=start)) == [actions.OK]
 
 
 def test_a_scheduled_member_of_a_group_runs_alone_after_gos_forwarder(broker: Broker) -> None:
@@ -79,7 +78,7 @@ def test_a_rescheduled_member_runs_alone_with_gos_forwarder_and_rejoins_with_our
     broker.enqueue("a", group="g")
     act(broker, Action.WAIT, start="+5000")
     broker.enqueue("b", group="g")
-    answer = broker.run(at_time(NOW_NS, actions.change_task(broker.queue, "b", start="+15000")))
+    answer = broker.at(NOW_NS, actions.change_task(broker.queue, "b", start="+15000"))
     assert answer == actions.OK
 
     go_forwards(broker, at_s=6)

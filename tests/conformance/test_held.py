@@ -12,10 +12,8 @@ SECOND = 1_000_000_000
 
 def taken(broker: Broker, owner: str, *ids: str, now_ns: int = NOW_NS) -> None:
     """Let a worker take tasks."""
-    broker.run(
-        at_time(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask(each, b"m") for each in ids], ReceiptSlot(owner)))
-    )
-    found = broker.run(at_time(now_ns, runs.dequeue(broker.queue, owner=owner, call=1, limit=500, lease_s=30)))
+    broker.at(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask(each, b"m") for each in ids], ReceiptSlot(owner)))
+    found = broker.at(now_ns, runs.dequeue(broker.queue, owner=owner, call=1, limit=500, lease_s=30))
     assert len(found.tasks) == len(ids)
 
 
@@ -24,7 +22,7 @@ def held(broker: Broker, owner: str) -> list[services.ExpiredTask]:
     found: dict[str, services.ExpiredTask] = {}
     cursor = ""
     while cursor != "0":
-        page = broker.run(at_time(NOW_NS, services.list_held(broker.queue, owner=owner, cursor=cursor or "0")))
+        page = broker.at(NOW_NS, services.list_held(broker.queue, owner=owner, cursor=cursor or "0"))
         cursor = page.cursor
         found |= {task.task_id: task for task in page.found.tasks}
     return [found[task_id] for task_id in sorted(found)]
@@ -32,7 +30,7 @@ def held(broker: Broker, owner: str) -> list[services.ExpiredTask]:
 
 def take_back(broker: Broker, owner: str, tasks: list[services.ExpiredTask]) -> str:
     recoveries = [Recovery(task, Verdict.RETRY, b"m2") for task in tasks]
-    return broker.run(at_time(NOW_NS, services.recover(broker.queue, recoveries, grace_s=0, gone=owner)))
+    return broker.at(NOW_NS, services.recover(broker.queue, recoveries, grace_s=0, gone=owner))
 
 
 def test_the_tasks_of_a_worker_are_listed_among_many_others(broker: Broker) -> None:

@@ -308,7 +308,7 @@ def store_tasks(broker: Broker, count: int, *, unique: bool = False) -> list[str
         lock = queue.unique("t", task_id.encode()) if unique else ""
         message = build_message(type="t", id=task_id, queue="default", payload=task_id.encode(), unique_key=lock)
         task = new_tasks.NewTask(task_id, encode_message(message), unique_key=lock, unique_s=600)
-        broker.run(at_time(NOW_NS, new_tasks.enqueue(queue, [task], lane)))
+        broker.at(NOW_NS, new_tasks.enqueue(queue, [task], lane))
     return ids
 
 
@@ -349,11 +349,11 @@ def test_a_move_is_not_continued_while_its_queue_is_removed(broker: Broker) -> N
     """Otherwise its task would be deleted and moved at the same time."""
     store_tasks(broker, 1)
     queue = broker.queue
-    broker.run(at_time(NOW_NS, actions.copy_out(queue, ["id-000"], token="a", target="low")))
+    broker.at(NOW_NS, actions.copy_out(queue, ["id-000"], token="a", target="low"))
     assert broker.run(actions.close_queue(queue, force=True)).is_closed
     before = broker.dump()
 
-    _, (task,) = broker.run(at_time(NOW_NS, actions.copy_out(queue, ["id-000"], token="b", target="low")))
+    _, (task,) = broker.at(NOW_NS, actions.copy_out(queue, ["id-000"], token="b", target="low"))
 
     assert task.answer == "lost"
     assert broker.dump() == before

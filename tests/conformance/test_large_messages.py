@@ -10,7 +10,6 @@ from taskq_core.broker.operations.runs import settle_and_dequeue
 from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.errors import WireFormatError
 from taskq_core.wire import decode_message
-from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
 LIMIT = 100
@@ -31,9 +30,7 @@ def in_quarantine(broker: Broker) -> dict[str, bytes]:
 
 
 def take(broker: Broker, limit: int = 10) -> Any:
-    return broker.run(
-        at_time(NOW_NS, dequeue_op(broker.queue, owner="w1", call=2, limit=limit, lease_s=30, max_message=LIMIT))
-    )
+    return broker.at(NOW_NS, dequeue_op(broker.queue, owner="w1", call=2, limit=limit, lease_s=30, max_message=LIMIT))
 
 
 def test_a_dequeue_moves_large_tasks_to_quarantine_and_hands_out_the_tasks_after_them(broker: Broker) -> None:
@@ -72,7 +69,7 @@ def test_settling_and_dequeuing_sets_large_tasks_aside_too(broker: Broker) -> No
     go_enqueues(broker, "large")
     asked = dequeue_op(broker.queue, owner="w1", call=2, limit=1, lease_s=30, max_message=LIMIT)
 
-    taken = broker.run(at_time(NOW_NS, settle_and_dequeue([("done", 1)], asked)))
+    taken = broker.at(NOW_NS, settle_and_dequeue([("done", 1)], asked))
 
     assert taken is not None
     assert (taken.tasks, taken.too_large) == ([], 1)
@@ -93,12 +90,12 @@ def test_a_large_task_whose_go_worker_died_is_moved_to_quarantine(broker: Broker
     broker.raw.lpush(broker.queue.active, "a")
     broker.raw.zadd(broker.queue.lease, {"a": NOW_S - 100})
 
-    listed = broker.run(at_time(NOW_NS, services.list_expired(broker.queue, grace_s=30, max_message=LIMIT)))
+    listed = broker.at(NOW_NS, services.list_expired(broker.queue, grace_s=30, max_message=LIMIT))
     (task,) = listed.tasks
     with pytest.raises(WireFormatError, match="2,000 bytes, more than 100"):
         decode_message(task.message)
     recovery = Recovery(task, Verdict.QUARANTINE)
-    codes = broker.run(at_time(NOW_NS, services.recover(broker.queue, [recovery], grace_s=30, max_message=LIMIT)))
+    codes = broker.at(NOW_NS, services.recover(broker.queue, [recovery], grace_s=30, max_message=LIMIT))
 
     assert codes == "1"
     assert in_quarantine(broker) == {"a": LARGE}
@@ -111,7 +108,7 @@ def test_expired_leases_are_listed_until_a_mebibyte_is_read(broker: Broker) -> N
         broker.raw.lpush(broker.queue.active, task_id)
         broker.raw.zadd(broker.queue.lease, {task_id: NOW_S - 100})
 
-    listed = broker.run(at_time(NOW_NS, services.list_expired(broker.queue, grace_s=30)))
+    listed = broker.at(NOW_NS, services.list_expired(broker.queue, grace_s=30))
 
     assert [task.task_id for task in listed.tasks] == ["a", "b"]
     assert listed.has_more
@@ -133,7 +130,7 @@ def test_a_large_task_becomes_pending_when_it_is_due(broker: Broker, state: str)
     broker.raw.hset(broker.queue.task("a"), mapping={"msg": LARGE, "state": state})
     broker.raw.zadd(broker.queue.prefix + state, {"a": NOW_S - 1})
 
-    broker.run(at_time(NOW_NS, services.forward(broker.queue, owner="w1", leader_ms=60_000)))
+    broker.at(NOW_NS, services.forward(broker.queue, owner="w1", leader_ms=60_000))
 
     assert broker.pending() == ["a"]
 

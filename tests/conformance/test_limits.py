@@ -180,40 +180,6 @@ def most_in_a_span(starts: list[tuple[int, int]], ms: int) -> int:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_token_bucket_never_exceeds_its_rate_and_burst(life: Life, seed: int) -> None:
-    rng = random.Random(seed)
-    tokens, period_ms, burst = rng.choice([(10, 1000, 1), (7, 500, 5), (100, 60_000, 3)])
-    costs: dict[str, int] = {}
-    for step in range(250):
-        number = rng.random()
-        if number < 0.5:
-            costs[f"a{step}"] = cost = rng.randint(1, burst)
-            life.enqueue(f"a{step}", bucket(tokens, period_ms, burst, cost=cost))
-        elif number < 0.75:
-            life.take(rng.randint(1, 5))
-        elif life.active and number < 0.85:
-            outcome = rng.choice([Outcome.DONE, Outcome.REQUEUE, Outcome.RETRY])
-            life.settle(outcome, rng.choice(life.active), delay_ms=300)
-        else:
-            life.pass_time(rng.choice([1, 30, 170, 1200]))
-            life.admit()
-            life.forward()
-    started = [(at_ns, costs[each]) for at_ns, each in life.starts]
-    assert len(started) > 10
-    for ms in (1, 100, 1000, 5000, 60_000):
-        assert most_in_a_span(started, ms) <= burst + tokens * ms / period_ms
-    for _ in range(2000):  # and all of them start in the end
-        life.settle(Outcome.DONE, *life.active)
-        if not life.waiting() and not life.broker.pending() and not life.broker.raw.zcard(life.broker.queue.retry):
-            break
-        left_ms = life.admit().next_ms
-        life.forward()
-        life.take()
-        life.pass_time(1000 if left_ms is None else max(1, left_ms))
-    assert {each for _, each in life.starts} == set(costs)
-
-
-@pytest.mark.parametrize("seed", range(3))
 def test_a_fixed_window_starts_at_most_twice_its_number_in_any_interval(life: Life, seed: int) -> None:
     rng = random.Random(seed)
     for step in range(250):
@@ -255,49 +221,6 @@ def test_a_call_that_costs_more_than_a_full_bucket_runs_and_leaves_a_debt(life: 
     life.pass_time(100)
     life.admit()
     assert life.take() == ["small"]
-
-
-def test_random_operations_never_break_limits_and_order(broker: Broker) -> None:
-    life, rng = Life(broker), random.Random(7)
-    alive: set[str] = set()
-    order: dict[str, list[str]] = defaultdict(list)
-    for step in range(400):
-        choice, some = rng.random(), rng.choice(sorted(alive)) if alive else None
-        running = rng.choice(life.active) if life.active else None
-        if choice < 0.35:
-            key = rng.choice("xyz")
-            task_id = f"{key}{step}"
-            alive.add(task_id)
-            start = {"start_in_ms": 2000} if rng.random() < 0.2 else {}
-            life.enqueue(task_id, sequence(key, "skip"), places(2), **start)
-        elif choice < 0.6:
-            for each in life.take(rng.randint(1, 3)):
-                order[each[0]].append(each)
-        elif choice < 0.8 and running:
-            outcome = rng.choice(list(Outcome))
-            if outcome in (Outcome.DONE, Outcome.ARCHIVE, Outcome.COMPLETE):
-                alive.discard(running)
-            life.settle(outcome, running, delay_ms=1000, seconds=60)
-        elif choice < 0.85 and some and some not in life.active:
-            if life.act(rng.choice([Action.ARCHIVE, Action.DELETE]), some) == ["ok"]:
-                alive.discard(some)
-        elif choice < 0.9 and some and some not in life.active:
-            life.act(Action.WAIT, some, start="+1500")
-        else:
-            life.pass_time(rng.choice([100, 1100]))
-            life.forward()
-            life.admit()
-        assert len(life.active) <= 2
-        assert len({each[0] for each in life.active}) == len(life.active)
-    for _ in range(1000):
-        life.settle(Outcome.DONE, *life.active)
-        life.pass_time(1100)
-        life.forward()
-        life.take()
-        if not life.active:
-            break
-    assert life.waiting() == 0
-    assert [each for each in life.leftovers() if each not in ("wake", "keepers")] == []
 
 
 def test_a_lost_worker_releases_its_permit_with_its_lease(life: Life) -> None:

@@ -35,7 +35,7 @@ def test_a_relative_expiry_becomes_a_time_of_rediss_clock(broker: Broker, is_dis
         new_task("bounded", Expiry(60, True, is_discarded), deadline=NOW_S + 5),
     ]
 
-    assert broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, tasks, ReceiptSlot("t")))) == "1111"
+    assert broker.at(NOW_NS, new_tasks.enqueue(broker.queue, tasks, ReceiptSlot("t"))) == "1111"
 
     word = " discard" if is_discarded else ""
     for name, base, deadline in (("now", 1, None), ("later", 101, None), ("at", 1000, None), ("bounded", 1, 5)):

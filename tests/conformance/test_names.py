@@ -3,9 +3,6 @@
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from taskq_core.broker.operations import actions, new_tasks, outbox, runs, services, views
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome, Settlement
@@ -83,29 +80,12 @@ def test_a_task_may_have_any_id(broker: Broker, task_id: str) -> None:
     live(broker, "default", task_id)
 
 
-def test_a_repeated_dequeue_separates_ids_of_any_bytes(broker: Broker) -> None:
-    """The record of a dequeue stores lengths, so an id that looks like a record is harmless."""
-    ids = ["3:abc", "1:", "a:b", "9", "\n2:xy", "\udcfe"]
-    broker.enqueue(*ids)
-
-    assert broker.dequeue() == ids
-    assert broker.dequeue() == ids
-
-
 def test_presence_shows_running_tasks_with_any_id(broker: Broker) -> None:
     workers = dict.fromkeys(IDS, b"info")
 
     broker.run(services.beat("s:{h}", "w:{h}", ttl_s=9, server_info=b"i", workers=workers))
 
     assert set(broker.raw.hkeys("w:{h}")) == {task_id.encode("utf-8", "surrogateescape") for task_id in IDS}
-
-
-def test_a_task_with_any_id_can_be_revoked(broker: Broker) -> None:
-    broker.enqueue(*IDS)
-
-    assert [broker.run(actions.revoke(broker.queue, task_id)) for task_id in IDS] == [actions.OK] * len(IDS)
-
-    assert not broker.raw.exists(broker.queue.pending)
 
 
 def test_a_task_with_any_id_can_be_changed_and_moved(broker: Broker) -> None:
@@ -157,28 +137,13 @@ def test_two_prefixes_share_no_key(broker: Broker) -> None:
     before = broker.dump()
     other = Keys("other").queue("default")
 
-    broker.run(at_time(NOW_NS, new_tasks.enqueue(other, [NewTask("a", b"m")], ReceiptSlot("lane"))))
-    broker.run(at_time(NOW_NS, runs.dequeue(other, owner="w1", call=1, limit=1, lease_s=30)))
-    broker.run(at_time(NOW_NS, runs.settle(other, [Settlement("a", Outcome.DONE, run=1)], owner="w1")))
+    broker.at(NOW_NS, new_tasks.enqueue(other, [NewTask("a", b"m")], ReceiptSlot("lane")))
+    broker.at(NOW_NS, runs.dequeue(other, owner="w1", call=1, limit=1, lease_s=30))
+    broker.at(NOW_NS, runs.settle(other, [Settlement("a", Outcome.DONE, run=1)], owner="w1"))
 
     after = broker.dump()
     assert {key: after[key] for key in before} == before
     assert all(key.startswith(b"other:") for key in after.keys() - before.keys())
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(now_s=st.integers(1_811_808_000, 253_000_000_000))
-def test_a_daily_counter_is_named_after_the_date_of_any_time(broker: Broker, now_s: int) -> None:
-    """The dates begin in mid 2027, because Redis deletes a counter with a past expiry at once."""
-    broker.store.flush()
-    broker.enqueue("a")
-    broker.dequeue()
-
-    broker.settle(Outcome.ARCHIVE, "a", now_ns=now_s * SECOND + 999_999_999)
-
-    assert broker.raw.get(broker.queue.daily_processed(now_s)) == b"1"
-    assert broker.raw.get(broker.queue.daily_failed(now_s)) == b"1"
-    assert broker.raw.zscore(broker.queue.archived, "a") == now_s
 
 
 class TestDates:
@@ -199,19 +164,6 @@ class TestDates:
             found += broker.raw.eval(script, 1, "{x}", *numbers)
 
         assert [each.decode() for each in found] == wanted
-
-    def test_a_daily_counter_expires_after_ninety_days(self, broker: Broker) -> None:
-        broker.enqueue("a", "b")
-        broker.dequeue()
-
-        broker.settle(Outcome.DONE, "a")
-        key = broker.queue.daily_processed(NOW_S)
-        first = broker.raw.pttl(key)
-        broker.settle(Outcome.DONE, "b", now_ns=NOW_NS + 5000 * SECOND)
-
-        assert broker.raw.pttl(key) <= first, "the first of the day set it"
-        assert broker.raw.get(key) == b"2"
-        assert broker.raw.ttl(broker.queue.processed) == -1
 
 
 def test_without_an_override_the_clock_of_redis_is_used(broker: Broker) -> None:

@@ -2,15 +2,14 @@
 
 import pytest
 
-from taskq_core.broker.operations import new_tasks, outbox, runs, workflows
 from taskq_core.broker.operations import operation as operation_ops
+from taskq_core.broker.operations import outbox, runs, workflows
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.workflows import WorkflowPart
 from taskq_core.errors import BrokerReplyError
 from taskq_core.wire.tokens import new_token
 from tests.clock import at_time
-from tests.conformance.stores import NOW_NS, NOW_S, Broker
-from tests.rows import rows
+from tests.conformance.stores import NOW_NS, Broker
 
 NOW_MS = NOW_NS // 1_000_000
 CLAIM_ENDS_MS = NOW_MS + 30_000
@@ -19,7 +18,7 @@ CLAIM_ENDS_MS = NOW_MS + 30_000
 def deliver(broker: Broker, *rows: tuple[str, NewTask], ends_ms: int = CLAIM_ENDS_MS, now_ns: int = NOW_NS) -> str:
     """Deliver rows as another sender each time."""
     lane = ReceiptSlot(new_token())
-    return broker.run(at_time(now_ns, outbox.deliver(broker.queue, rows, lane, claim_ends_ms=ends_ms)))
+    return broker.at(now_ns, outbox.deliver(broker.queue, rows, lane, claim_ends_ms=ends_ms))
 
 
 def plain(task_id: str) -> tuple[str, NewTask]:
@@ -63,7 +62,7 @@ def test_a_delayed_duplicate_changes_nothing_after_its_receipts_were_returned(
     broker.run(runs.settle_done(broker.queue, [("a", 1)], owner="w1"))
     broker.run(outbox.forget_deliveries(broker.queue, ["row-a"]))
     if later_call:
-        broker.run(at_time(NOW_NS, outbox.deliver(broker.queue, [plain("b")], lane, claim_ends_ms=CLAIM_ENDS_MS)))
+        broker.at(NOW_NS, outbox.deliver(broker.queue, [plain("b")], lane, claim_ends_ms=CLAIM_ENDS_MS))
     before = broker.dump()
 
     if later_call:
@@ -158,71 +157,12 @@ def test_a_late_creation_does_not_restart_a_workflow_that_has_ended(broker: Brok
     assert not broker.raw.exists(broker.queue.workflow("w"))
 
 
-def test_a_row_with_a_used_id_leaves_no_receipt(broker: Broker) -> None:
-    """The existing task with the id belongs to another row."""
-    broker.enqueue("a")
-
-    assert deliver(broker, plain("a")) == "0"
-
-    assert not broker.raw.exists(broker.queue.delivered)
-
-
-def test_the_second_of_two_rows_with_one_id_is_refused(broker: Broker) -> None:
-    assert deliver(broker, ("first", NewTask("a", b"m")), ("second", NewTask("a", b"m"))) == "10"
-
-    assert broker.pending() == ["a"]
-
-
-def test_lock_and_start_times_count_from_the_delivery(broker: Broker) -> None:
-    queue = broker.queue
-    lock = queue.unique("t", b"m")
-    codes = deliver(
-        broker,
-        ("1", NewTask("later", b"m", start_in_ms=5_000)),
-        ("2", NewTask("locked", b"m", unique_key=lock, unique_s=60)),
-        ("3", NewTask("twin", b"m", unique_key=lock, unique_s=60)),
-        ("4", NewTask("member", b"m", group="g")),
-    )
-
-    assert codes == "11d1"
-    assert broker.pending() == ["locked"]
-    assert broker.raw.zrange(queue.scheduled, 0, -1, withscores=True) == [(b"later", NOW_S + 6)]
-    assert broker.raw.get(lock) == b"locked"
-    assert broker.raw.zrange(queue.group("g"), 0, -1) == [b"member"]
-
-
-def test_receipts_that_are_never_returned_expire(broker: Broker) -> None:
-    deliver(broker, plain("old"))
-    later = NOW_NS + (outbox.DELIVERED_KEPT_S + 1) * 1_000_000_000
-
-    deliver(broker, plain("new"), ends_ms=later // 1_000_000 + 1_000, now_ns=later)
-
-    assert broker.raw.zrange(broker.queue.delivered, 0, -1) == [b"row-new"]
-
-
-@rows("key", ["pending", "scheduled", "wake", "delivered", "groups"])
-def test_a_key_of_another_type_is_refused_before_anything_is_written(broker: Broker, key: str) -> None:
-    broker.raw.hset(getattr(broker.queue, key), "field", "value")
-    before = broker.dump()
-
-    with pytest.raises(Exception, match="WRONGTYPE"):
-        deliver(broker, plain("a"))
-
-    assert broker.dump() == before
-
-
 def test_the_largest_batch_is_stored_completely(broker: Broker) -> None:
     rows = [plain(f"id-{number}") for number in range(operation_ops.BATCH_MAX)]
 
     assert deliver(broker, *rows) == "1" * len(rows)
 
     assert broker.raw.llen(broker.queue.pending) == len(rows)
-
-
-def test_an_enqueue_and_a_delivery_refuse_each_others_ids(broker: Broker) -> None:
-    deliver(broker, plain("a"))
-
-    assert broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptSlot("t")))) == "0"
 
 
 def test_a_full_queue_accepts_the_rows_it_has_room_for(broker: Broker) -> None:

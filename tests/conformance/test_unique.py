@@ -48,9 +48,7 @@ def task(broker: Broker, task_id: str, rule: str = "", *, payload: bytes = b"{}"
 
 def enqueue(broker: Broker, *tasks: NewTask, now_ns: int = NOW_NS) -> str:
     """Enqueue and return the codes."""
-    return broker.run(
-        at_time(now_ns, new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot(f"lane-{tasks[0].task_id}")))
-    )
+    return broker.at(now_ns, new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot(f"lane-{tasks[0].task_id}")))
 
 
 def locks(broker: Broker) -> dict[bytes, bytes]:
@@ -65,7 +63,7 @@ def settle(outcome: Outcome) -> Callable[[Broker], None]:
         end = Settlement(
             "a", outcome, 1, encode_message(message), seconds=60, delay_ms=1000, unique_key=message.unique_key
         )
-        assert broker.run(at_time(NOW_NS, runs.settle(broker.queue, [end], owner="w1"))) == "1"
+        assert broker.at(NOW_NS, runs.settle(broker.queue, [end], owner="w1")) == "1"
 
     return settled
 
@@ -74,7 +72,7 @@ def act(action: Action, *before: Callable[[Broker], None], **more: Any) -> Calla
     def acted(broker: Broker) -> None:
         for step in before:
             step(broker)
-        assert broker.run(at_time(NOW_NS, actions.act(broker.queue, action, ["a"], **more))) == ["ok"]
+        assert broker.at(NOW_NS, actions.act(broker.queue, action, ["a"], **more)) == ["ok"]
 
     return acted
 
@@ -85,19 +83,19 @@ def recover(verdict: services.Verdict) -> Callable[[Broker], None]:
         later = NOW_NS + 61 * S
         if verdict is services.Verdict.QUARANTINE:
             broker.raw.hset(broker.queue.task("a"), "msg", b"\xff")
-        (lapsed,) = broker.run(at_time(later, services.list_expired(broker.queue, grace_s=30))).tasks
+        (lapsed,) = broker.at(later, services.list_expired(broker.queue, grace_s=30)).tasks
         stored = lapsed.message
         if verdict is services.Verdict.ARCHIVE:
             stored = archived_message(decode_message(stored), error="lost", failed_at_s=NOW_S)
         recovery = services.Recovery(lapsed, verdict, stored)
-        assert broker.run(at_time(later, services.recover(broker.queue, [recovery], grace_s=30))) == "1"
+        assert broker.at(later, services.recover(broker.queue, [recovery], grace_s=30)) == "1"
 
     return recovered
 
 
 def quarantine(broker: Broker) -> None:
     broker.dequeue()
-    assert broker.run(at_time(NOW_NS, runs.quarantine(broker.queue, "a", owner="w1", run=1)))
+    assert broker.at(NOW_NS, runs.quarantine(broker.queue, "a", owner="w1", run=1))
 
 
 def cancel(broker: Broker) -> None:
@@ -106,7 +104,7 @@ def cancel(broker: Broker) -> None:
 
 def forward(broker: Broker) -> None:
     settle(Outcome.RETRY)(broker)
-    assert broker.run(at_time(NOW_NS + 9 * S, services.forward(broker.queue, owner="w1", leader_ms=1000))).moved == 1
+    assert broker.at(NOW_NS + 9 * S, services.forward(broker.queue, owner="w1", leader_ms=1000)).moved == 1
 
 
 def lose_the_message(broker: Broker) -> None:
@@ -116,25 +114,25 @@ def lose_the_message(broker: Broker) -> None:
 
 def collect_groups(broker: Broker) -> None:
     check = aggregation.GroupCheck("g", "s", timeout_s=60, grace_s=0)
-    assert broker.run(at_time(NOW_NS, aggregation.collect_groups(broker.queue, [check], limit=1))) == "1"
+    assert broker.at(NOW_NS, aggregation.collect_groups(broker.queue, [check], limit=1)) == "1"
 
 
 def combine(broker: Broker) -> None:
     collect_groups(broker)
     whole = NewTask("whole", b"m")
-    assert broker.run(at_time(NOW_NS, aggregation.combine(broker.queue, "g", "s", 1, whole))) is StoreCode.STORED
+    assert broker.at(NOW_NS, aggregation.combine(broker.queue, "g", "s", 1, whole)) is StoreCode.STORED
 
 
 def expel(broker: Broker) -> None:
     collect_groups(broker)
-    assert broker.run(at_time(NOW_NS, aggregation.expel(broker.queue, "g", "s", ["a"]))) == 1
+    assert broker.at(NOW_NS, aggregation.expel(broker.queue, "g", "s", ["a"])) == 1
 
 
 def clean(outcome: Outcome) -> Callable[[Broker], None]:
     def cleaned(broker: Broker) -> None:
         settle(outcome)(broker)
         later = NOW_NS + 90 * 86_400 * S + S
-        deleted = broker.run(at_time(later, services.clean(broker.queue, limit=100)))
+        deleted = broker.at(later, services.clean(broker.queue, limit=100))
         assert sum(deleted) == 1
 
     return cleaned
@@ -149,10 +147,7 @@ def claim_in_vain(broker: Broker) -> None:
     """As a task whose producer knew nothing of its limit: the worker that took it asks for its permit."""
     broker.enqueue("holder", limit="c 1 1 t:")
     assert sorted(broker.dequeue()) == ["a", "holder"]
-    assert (
-        broker.run(at_time(NOW_NS, limits.claim(broker.queue, "a", "c 1 1 t:", owner="w1", run=1)))
-        is limits.ClaimCode.WAITS
-    )
+    assert broker.at(NOW_NS, limits.claim(broker.queue, "a", "c 1 1 t:", owner="w1", run=1)) is limits.ClaimCode.WAITS
 
 
 def delete_by_hand(broker: Broker) -> None:
@@ -253,9 +248,7 @@ class TestConflicts:
         tasks = [NewTask("p1", b"m"), task(broker, "a", "fd"), task(broker, "b", "fe"), task(broker, "c", "fd")]
         tasks.append(NewTask("p2", b"m"))
 
-        answer = broker.run(
-            at_time(NOW_NS, new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("l"), max_pending=2))
-        )
+        answer = broker.at(NOW_NS, new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("l"), max_pending=2))
 
         assert list(answer.each()) == [("1", ""), ("1", ""), ("x", "a"), ("d", "a"), ("f", "")]
         assert answer.pending == 2
@@ -314,46 +307,6 @@ class TestConflicts:
             message = decode_message(broker.fields("x" * size)["msg"])
             assert (message.id, message.payload) == ("x" * size, b'{"n":2}')
 
-    @rows("conflict", ["r", "m"])
-    @rows("state", ["pending", "scheduled", "retry"])
-    def test_a_replacement_with_a_later_start_moves_the_task(self, broker: Broker, state: str, conflict: str) -> None:
-        """`m` keeps the arguments."""
-        enqueue(broker, task(broker, "a", "fd", **({"start_in_ms": 60_000} if state == "scheduled" else {})))
-        if state == "retry":
-            settle(Outcome.RETRY)(broker)
-
-        answer = self.code(broker, task(broker, "b", f"f{conflict}", payload=b'{"n":2}', start_at_s=NOW_S + 500))
-
-        assert answer == ("u", ["a"])
-        moved = "retry" if state == "retry" else "scheduled"
-        assert broker.fields("a")["state"] == moved.encode()
-        assert broker.raw.zscore(broker.queue.prefix + moved, "a") == NOW_S + 500
-        assert broker.pending() == []
-        payload = decode_message(broker.fields("a")["msg"]).payload
-        assert payload == (b'{"n":2}' if conflict == "r" else b"{}")
-
-    @pytest.mark.parametrize("state", ["scheduled", "retry"])
-    def test_a_replacement_without_a_delay_makes_the_task_due(self, broker: Broker, state: str) -> None:
-        enqueue(broker, task(broker, "a", "fm", **({"start_in_ms": 60_000} if state == "scheduled" else {})))
-        if state == "retry":
-            settle(Outcome.RETRY)(broker)
-
-        assert self.code(broker, task(broker, "b", "fm")) == ("u", ["a"])
-
-        assert broker.run(at_time(NOW_NS, services.forward(broker.queue, owner="w", leader_ms=1000))).moved == 1
-        assert broker.pending() == ["a"]
-
-    @rows("conflict", ["r", "m"])
-    @rows("path", ["starts", "succeeds and is kept", "fails for good"])
-    def test_a_task_that_does_not_wait_is_not_replaced(self, broker: Broker, path: str, conflict: str) -> None:
-        enqueue(broker, task(broker, "a", "wd"))
-        PATHS[path][0](broker)
-        before = broker.fields("a")
-
-        assert self.code(broker, task(broker, "b", f"w{conflict}", start_at_s=NOW_S + 500)) == ("d", ["a"])
-
-        assert broker.fields("a") == before
-
     @pytest.mark.parametrize("conflict", ["r", "m"])
     def test_a_task_that_is_being_moved_or_combined_is_not_replaced(self, broker: Broker, conflict: str) -> None:
         """The task is being moved to another queue, or is being combined with its group."""
@@ -362,7 +315,7 @@ class TestConflicts:
         assert self.code(broker, task(broker, "b", f"f{conflict}", group="g")) == ("d", ["a"])
         broker.store.flush()
         enqueue(broker, task(broker, "a", "fd"))
-        broker.run(at_time(NOW_NS, actions.copy_out(broker.queue, ["a"], token="ab", target="low")))
+        broker.at(NOW_NS, actions.copy_out(broker.queue, ["a"], token="ab", target="low"))
 
         assert self.code(broker, task(broker, "c", f"f{conflict}")) == ("d", ["a"])
 
@@ -394,7 +347,7 @@ class TestConflicts:
 
         whole = task(broker, "whole", "fr")
 
-        code = broker.run(at_time(NOW_NS, aggregation.combine(broker.queue, "g", "s", 1, whole)))
+        code = broker.at(NOW_NS, aggregation.combine(broker.queue, "g", "s", 1, whole))
         assert code is StoreCode.DUPLICATE
         assert broker.fields("member")
 
@@ -403,9 +356,7 @@ class TestRenewal:
     """A running task holds its lock at least as long as no other worker may run it."""
 
     def extend(self, broker: Broker, lock_s: int = 40) -> None:
-        kept = broker.run(
-            at_time(NOW_NS, runs.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, lock_s=lock_s))
-        )
+        kept = broker.at(NOW_NS, runs.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, lock_s=lock_s))
         assert kept.owned == [True]
 
     @rows("rule", ["", "fd", "wd"])
@@ -419,24 +370,6 @@ class TestRenewal:
         self.extend(broker)
 
         assert 10 < broker.raw.ttl(lock) <= 40
-
-    @rows("rule", ["", "fd", "wd"])
-    def test_a_long_lock_keeps_its_time(self, broker: Broker, rule: str) -> None:
-        lock = broker.queue.unique("t", b"one")
-        enqueue(broker, task(broker, "a", rule, unique_s=3600))
-
-        broker.dequeue()
-        self.extend(broker)
-
-        assert broker.raw.ttl(lock) > 3590
-
-    def test_a_lock_without_an_expiry_gets_no_expiry(self, broker: Broker) -> None:
-        enqueue(broker, task(broker, "a", "fd"))
-
-        broker.dequeue()
-        self.extend(broker)
-
-        assert broker.raw.ttl(broker.queue.unique("t", b"one")) == -1
 
     @rows("rule", ["", "fd", "f0"])
     def test_a_lost_lock_is_taken_again(self, broker: Broker, rule: str) -> None:
@@ -463,24 +396,10 @@ class TestRenewal:
         broker.dequeue(lock_s=50)
         self.extend(broker)
         settled = Settlement("a", Outcome.ARCHIVE, 1, b"m", unique_key=lock)
-        broker.run(at_time(NOW_NS, runs.settle(broker.queue, [settled], owner="w1")))
+        broker.at(NOW_NS, runs.settle(broker.queue, [settled], owner="w1"))
 
         assert broker.raw.get(lock) == b"other"
         assert broker.raw.ttl(lock) <= 7
-
-    def test_a_started_task_does_not_take_its_lock_back(self, broker: Broker) -> None:
-        """The task takes the lock again only when it waits again, unless another task holds it."""
-        lock = broker.queue.unique("t", b"one")
-        enqueue(broker, task(broker, "a", "sd"))
-        broker.dequeue()
-        self.extend(broker)
-        assert broker.raw.get(lock) is None
-        assert enqueue(broker, task(broker, "b", "sd")) == "1"
-
-        end = Settlement("a", Outcome.RETRY, 1, b"m", delay_ms=1000, unique_key=lock)
-        broker.run(at_time(NOW_NS, runs.settle(broker.queue, [end], owner="w1")))
-
-        assert broker.raw.get(lock) == b"b"
 
     def test_a_forged_lock_name_is_not_written(self, broker: Broker) -> None:
         """The lock name is read from a hash that any program may have written."""
@@ -652,7 +571,7 @@ def test_a_deleted_group_member_of_go_frees_its_lock(broker: Broker, way: str) -
     broker.raw.set(lock, "a", ex=3600)
 
     if way == "act":
-        broker.run(at_time(NOW_NS, actions.act(queue, Action.DELETE, ["a"])))
+        broker.at(NOW_NS, actions.act(queue, Action.DELETE, ["a"]))
     else:
         broker.run(actions.revoke(queue, "a"))
 

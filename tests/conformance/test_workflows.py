@@ -12,7 +12,6 @@ from taskq_core.testing import adrain
 from taskq_core.views import Dashboard
 from taskq_core.wire import TaskState
 from taskq_core.workflow import StepFailure, StepState, Workflow
-from tests.clock import at_time
 from tests.conformance.stores import NOW_NS, Broker
 
 OTHERS = ("default", "other", "third", "fourth")
@@ -132,36 +131,6 @@ async def test_a_step_with_an_oversized_result_succeeds(app: TaskQ, tasks: Tasks
     ]
 
 
-async def test_a_retry_counts_a_step_with_several_predecessors_once(app: TaskQ, tasks: Tasks) -> None:
-    """A step skipped along several paths waits once, and the workflow ends when all its steps have ended."""
-    is_broken = True
-
-    @app.task(name="first", max_retry=0)
-    async def first() -> int:
-        if is_broken:
-            raise ValueError("not yet")
-        return 1
-
-    add = tasks.add
-    handle = await (
-        Workflow()
-        .step("a", first.s())
-        .step("b", add.si(1), after="a", queue="other")
-        .step("c", add.si(2), after="a")
-        .step("d", add.si(3), after=("a", "b", "c"))
-        .step("e", add.si(4), after="d")
-    ).adelay()
-    await adrain(app, raises=False)
-    assert (await handle.agraph()).info.counts == {StepState.FAILED: 1, StepState.SKIPPED: 4}
-
-    is_broken = False
-    assert await handle.aretry() == 1
-    await adrain(app)
-
-    assert await handle.aresult(timeout=30) == 4
-    assert sorted(tasks.seen) == [(1, 0), (2, 0), (3, 0), (4, 0)]
-
-
 async def test_priority_and_expiry_apply_to_steps(app: TaskQ, tasks: Tasks) -> None:
     """Priority and expiry apply to steps as to tasks: the urgent member runs first."""
     handle = await group(tasks.add.s(1), tasks.add.s(2), tasks.add.s(3).using(priority=9, expires=600)).adelay()
@@ -209,18 +178,6 @@ def _complete(task_id: str) -> runs.Settlement:
     return runs.Settlement(task_id, runs.Outcome.COMPLETE, 1, b"m", seconds=60, result=b"1")
 
 
-def test_a_second_settlement_of_a_step_starts_no_step(broker: Broker, app: TaskQ, tasks: Tasks) -> None:
-    """After a lost reply the settlement is sent again, and the fence refuses it."""
-    queue = broker.queue
-    handle = chain(tasks.add.s(1), tasks.add.s(2)).delay()
-    (task_id,) = broker.dequeue(now_ns=None)  # type: ignore[arg-type]
-
-    codes = [broker.run(runs.settle(queue, [_complete(task_id)], owner="w1")) for _ in range(2)]
-
-    assert codes == ["1", "0"]
-    assert broker.pending() == [f"{handle.id}.add-2"]
-
-
 def test_workflows_are_deleted_after_their_retention(broker: Broker, app: TaskQ, tasks: Tasks) -> None:
     queue = broker.queue
     handles = [group(tasks.add.s(each) for each in range(3)).kept(10).delay() for _ in range(3)]
@@ -229,8 +186,8 @@ def test_workflows_are_deleted_after_their_retention(broker: Broker, app: TaskQ,
             broker.run(runs.settle(queue, [_complete(task_id)], owner="w1"))
     assert {each.name: each.state for each in handles[0].graph().steps} == {"group": StepState.SUCCEEDED}
 
-    assert broker.run(at_time(NOW_NS, workflows.clean_workflows(queue, limit=2))) == 2
-    assert broker.run(at_time(NOW_NS, workflows.clean_workflows(queue))) == 1
+    assert broker.at(NOW_NS, workflows.clean_workflows(queue, limit=2)) == 2
+    assert broker.at(NOW_NS, workflows.clean_workflows(queue)) == 1
 
     left = [key for key in broker.dump() if b"wf" in key]
     assert left == []

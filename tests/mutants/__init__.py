@@ -1,1 +1,1 @@
-"""Mutation tests: deliberate errors in taskq's code (mutants), and a runner that checks that the tests detect them."""
+"""Mutation tests: deliberate errors (mutants) in the scripts and the protocol, which the tests must detect."""
