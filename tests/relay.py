@@ -188,10 +188,11 @@ class Relay:
         assert self._server is not None
         self._server.close()
         self._cut()
-        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.sleep(0)  # the loop has a task for each accepted connection
+        while left := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
     def _cut(self) -> None:
         for pair in list(self._pairs):
@@ -215,7 +216,7 @@ class Relay:
             return
         try:
             back_reader, back_writer = await self._connect()
-        except OSError:
+        except (OSError, asyncio.CancelledError):  # cancelled: the relay closes
             writer.close()
             return
         pair = _Pair(writer, back_writer)

@@ -10,10 +10,10 @@ from taskq_core import TaskQ
 from taskq_core.views import line_path, scale_top
 from taskq_dashboard.charts import MEASURES, chart
 from taskq_dashboard.pages.metrics import CHOSEN_MOST, QUEUES_MOST
+from tests.hostile import HOSTILE, assert_escaped
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_dashboard.dashboards import Fields, dashboard_of, looking
-from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_fastapi.pasts import Past
 
 redis = pytest.mark.redis

@@ -11,10 +11,10 @@ import pytest
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
 from taskq_core.wire import TaskState
+from tests.hostile import HOSTILE, assert_escaped
 from tests.redis_server import RedisServer, start_cluster
 from tests.rows import rows
 from tests.taskq_dashboard.dashboards import Fields, act, dashboard_of, looking, message_of
-from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_fastapi.pasts import Past
 
 pytestmark = pytest.mark.redis

@@ -12,9 +12,9 @@ from taskq_core.inspector import AsyncInspector
 from taskq_core.testing import adrain
 from taskq_core.wire import TaskState
 from taskq_core.workflow import Workflow, WorkflowHandle, chain, group, step
+from tests.hostile import HOSTILE, assert_escaped
 from tests.redis_server import RedisServer
 from tests.taskq_dashboard.dashboards import act, dashboard_of, looking, message_of
-from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 
 pytestmark = pytest.mark.redis
 

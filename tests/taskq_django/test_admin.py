@@ -15,9 +15,9 @@ from django.test import Client
 
 from taskq_django import taskq
 from taskq_django.admin.formats import SHOWN_BYTES, blob
+from tests.hostile import HOSTILE, assert_escaped
 from tests.redis_server import RedisServer
 from tests.rows import rows
-from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_django.admin_pages import QUEUES, TASKS, enqueue, page_of, put, shown_ids
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]

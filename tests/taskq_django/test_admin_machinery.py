@@ -25,9 +25,9 @@ from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
 from taskq_django.admin.rows import ListRows, Rows
 from taskq_django.admin.tasks import TaskAdminMixin
 from taskq_django.models import OutboxTask, PeriodicTask, Queue, Task, Worker
+from tests.hostile import HOSTILE, assert_escaped
 from tests.redis_server import RedisServer
 from tests.rows import rows
-from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_django.admin_pages import offered
 
 

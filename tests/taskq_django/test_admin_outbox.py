@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from taskq_django import taskq
 from taskq_django.models import OutboxTask
+from tests.hostile import HOSTILE, assert_escaped
 from tests.redis_server import RedisServer
-from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_django.admin_pages import user
 
 LIST = "/admin/taskq_django/outboxtask/"

@@ -23,8 +23,8 @@ from taskq_core.inspector import Inspector
 from taskq_django import schedule, taskq
 from taskq_django.admin.periodic import local_time
 from taskq_django.models import PeriodicTask
+from tests.hostile import HOSTILE, assert_escaped
 from tests.rows import rows
-from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_django.admin_pages import PERIODIC as LIST
 from tests.taskq_django.shop.tasks import greet, restock
 

@@ -16,9 +16,9 @@ from taskq_core import TaskState
 from taskq_core.inspector import Inspector
 from taskq_django import taskq
 from taskq_django.admin import actions
+from tests.hostile import HOSTILE, assert_escaped
 from tests.redis_server import RedisServer
 from tests.rows import rows
-from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_django.admin_pages import QUEUES, TASKS, html_of, rows_of, sign_in
 from tests.taskq_fastapi.pasts import Past
 

@@ -15,10 +15,10 @@ from django.test import Client
 from taskq_core.inspector import Inspector
 from taskq_core.testing import drain
 from taskq_django import taskq
+from tests.hostile import HOSTILE, assert_escaped
 from tests.publishing import publish_task
 from tests.redis_server import RedisServer
 from tests.rows import rows
-from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_django.admin_pages import (
     TASKS,
     enqueue,

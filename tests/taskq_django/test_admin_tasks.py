@@ -23,10 +23,10 @@ from taskq_core.worker.background import BackgroundWorker
 from taskq_django import taskq
 from taskq_django.admin import actions as admin_actions
 from taskq_django.admin.task_rows import TaskRows
+from tests.hostile import HOSTILE, assert_escaped
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_core.worker.conftest import until_blocking
-from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_django.admin_pages import (
     TASKS,
     choose,

@@ -10,8 +10,8 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from taskq_django.admin.formats import key_of
+from tests.hostile import HOSTILE, assert_escaped
 from tests.redis_server import RedisServer
-from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_django.admin_pages import QUEUES, TASKS, WORKERS, appear, html_of, rows_of, sign_in
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]

@@ -17,8 +17,8 @@ from taskq_core.wire import TaskState
 from taskq_core.workflow import Workflow, WorkflowHandle, chain, group, step
 from taskq_django import taskq
 from taskq_django.admin.formats import key_of
+from tests.hostile import HOSTILE, assert_escaped
 from tests.redis_server import RedisServer
-from tests.taskq_dashboard.hostile import HOSTILE, assert_escaped
 from tests.taskq_django.admin_pages import (
     TASKS,
     WORKFLOWS,

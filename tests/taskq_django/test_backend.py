@@ -478,6 +478,7 @@ OPTIONS: dict[str, Any] = {
     "retry_delay": [1, 2],
     "retry_on": (ValueError,),
     "no_retry_on": (KeyError,),
+    "step_errors": (KeyError,),
     "is_failure": bool,
     "trace": "link",
     "max_result_bytes": 100,

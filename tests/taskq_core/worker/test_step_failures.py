@@ -203,7 +203,7 @@ async def test_a_failure_is_stored_before_the_next_step_or_wait_of_the_code_that
             case "sleep":
                 await context.asleep(0.001)
             case "receive":
-                await context.areceive("go", default=None, timeout=0.001)
+                await context.areceive("go", default=None, timeout=0)
             case "call":
                 await context.acall(part.s())
         assert is_stored()
