@@ -67,6 +67,7 @@ from taskq_core.errors import (
     WorkflowNotSentError,
     WorkflowTimeoutError,
 )
+from taskq_core.execution.answers import Answer
 from taskq_core.execution.context import TaskContext, current_task
 from taskq_core.execution.logs import JsonFormatter, LineFormatter, TaskFilter, add_task_fields
 from taskq_core.execution.retry import exponential
@@ -74,6 +75,7 @@ from taskq_core.execution.sources import csv_rows
 from taskq_core.handles.durable import StreamItem
 from taskq_core.handles.events import TaskEvent
 from taskq_core.handles.handle import TaskHandle
+from taskq_core.handles.questions import Question
 from taskq_core.handles.records import TaskInfo
 from taskq_core.settings import CircuitSettings, QueueLimit, Settings, WhenFull
 from taskq_core.tasks.aggregation import GroupedTask
@@ -100,6 +102,7 @@ from taskq_core.wire import TaskState
 from taskq_core.workflow import Chain, Chord, Group, Workflow, WorkflowHandle, chain, chord, group
 
 __all__ = [
+    "Answer",
     "ArgumentTypeWarning",
     "AsyncClient",
     "BlockingEnqueueWarning",
@@ -144,6 +147,7 @@ __all__ = [
     "PeriodicTask",
     "Progress",
     "ProgressError",
+    "Question",
     "QueueFullError",
     "QueueLimit",
     "QueueUnservedWarning",

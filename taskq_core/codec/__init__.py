@@ -28,5 +28,14 @@ from taskq_core.codec.results import (
     encode_result_within,
     result_type,
 )
+from taskq_core.codec.schemas import Schema, misfit, schema_of
 from taskq_core.codec.signature import Parameter
-from taskq_core.codec.steps import EMITTED_BYTES, check_step_name, decode_signal, decode_value, encode_value
+from taskq_core.codec.steps import (
+    EMITTED_BYTES,
+    check_answer,
+    check_step_name,
+    decode_signal,
+    decode_value,
+    encode_question,
+    encode_value,
+)

@@ -77,7 +77,7 @@ _OF_A_QUEUE: Sequence[Form] = (
 )
 _OF_A_QUEUE_OURS: Sequence[Form] = (
     ("(wake|lim:wake)", "list", STAYS),
-    ("(quarantine|combined|combined:.*|letters|lim:(due|check|[hw]:.*))", "zset", STAYS),
+    ("(quarantine|combined|combined:.*|letters|questions|lim:(due|check|[hw]:.*))", "zset", STAYS),
     ("wf-(steps|failed|out|receipts|running|open|ended)", "zset", STAYS),
     ("(quarantine:.*|wf-notes|limits)", "hash", STAYS),
     ("(wf-queues|wf:[^:]+:q)", "set", STAYS),

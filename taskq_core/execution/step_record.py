@@ -56,7 +56,7 @@ STEPS_MAX = 1_000
 """Maximum number of steps of a task."""
 REASON_CHARS = 4_000
 """Maximum length of the stored reason why sub-tasks failed."""
-WAITS = {"z": "sleep", "r": "receive", "c": "call", "y": "the retry of step"}
+WAITS = {"z": "sleep", "r": "receive", "v": "receive", "c": "call", "y": "the retry of step"}
 """What waits, by the first letter of the wait in the record."""
 current_step: ContextVar[str] = ContextVar("taskq_current_step", default="")
 """Name of the step that runs this code, "" outside of steps."""
@@ -523,6 +523,44 @@ class Steps(ABC):
             await self._end_wait(field, seconds("timeout", timeout) * 1000)
             data = await self._store(field, b"%d " % self._now_ms, missed=name)
         return numbered, data.partition(b" ")[2] or None
+
+    async def ask(
+        self, name: str, question: bytes, timeout: Duration | None
+    ) -> tuple[str, operations.StoredAnswer | None, int]:
+        """Return the name and number of a question, its answer, and when the answer arrived (Unix ms).
+
+        The answer is None after the timeout. Raise `TaskWaiting` if nobody has answered.
+
+        Args:
+            name: Name of the question.
+            question: What is asked, from `encode_question`.
+            timeout: As for `receive`.
+        """
+        self._check_signal(name)
+        await self._store_caught()
+        record = await self._load()
+        if self._began_as_signal(name):
+            numbered, data = await self.receive(name, timeout)
+            return numbered, None if data is None else operations.StoredAnswer("", msgspec.Raw(data)), self._now_ms
+        numbered = f"{name}#{self._count('v:', 'name of a question', name)}"
+        field = f"v:{numbered}"
+        stored = record.get(field)
+        if stored is None:
+            if f"q:{numbered}" not in record:
+                received = self._names[f"r:{name}"]
+                await self._store(f"q:{numbered}", b"%d %d %b" % (self._now_ms, received, question))
+            if timeout is None:
+                raise await self._wait(field)
+            await self._end_wait(field, seconds("timeout", timeout) * 1000)
+            stored = await self._store(field, b"%d " % self._now_ms)
+        return numbered, operations.read_answer(stored), int(stored.partition(b" ")[0])
+
+    def _began_as_signal(self, name: str) -> bool:
+        """Return whether the code waited for a signal at the next question, because it did not ask yet."""
+        asked, received = self._names[f"v:{name}"], self._names[f"r:{name}"]
+        question = self._record.get(f"q:{name}#{asked + 1}")
+        is_known = question is not None and int(question.split(b" ", 3)[2]) == received
+        return not is_known and f"u:r:{name}#{received + 1}" in self._record
 
     def _check_signal(self, name: str) -> None:
         if self._signals and name not in self._signals:

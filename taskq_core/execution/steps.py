@@ -3,7 +3,8 @@
 ::
 
     report = await context.astep("moderate", moderate, photo_id)      the result is stored; a later run returns it
-    answer = await context.areceive("review", Review, timeout=DAY)    ends this run; the next one gets the value
+    paid = await context.areceive("paid", Payment, timeout=DAY)       ends this run; the next one gets the value
+    answer = await context.areceive("review", bool, ask={"photo": 7})  the same, for a question to people
 
 A wait raises `TaskWaiting`, which ends the run. The next run executes the task's function again from its beginning, and
 each step that has a result returns it at once. So the code between the steps must lead to the same steps again.
@@ -14,21 +15,25 @@ write to it.
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar, overload
 
+from taskq_core.broker.operations.steps import StoredAnswer
+from taskq_core.clock import utc_datetime
 from taskq_core.codec import (
     EMITTED_BYTES,
     decode_result,
     decode_signal,
     decode_value,
+    encode_question,
     encode_result,
     encode_value,
     result_type,
 )
 from taskq_core.errors import SignalTimeoutError, StepError
+from taskq_core.execution.answers import Answer, answer_type
 from taskq_core.execution.step_failures import StepPolicy
 from taskq_core.execution.step_record import Steps, current_step
 from taskq_core.settings import Duration
@@ -37,6 +42,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 D = TypeVar("D")
 
+Ask = Mapping[str, object] | None
+"""What a task asks, None if it receives a signal."""
 _NO_DEFAULT: Any = object()
 
 
@@ -136,6 +143,8 @@ class StepContext(StepCalls):
 
     __slots__ = ()
 
+    name: str  # of the task
+
     def _durable(self, what: str) -> Steps:
         steps = self._open_steps()
         if steps is None:
@@ -168,50 +177,91 @@ class StepContext(StepCalls):
             await steps.run(steps.sleep(name, duration))
 
     @overload
-    def receive(self, name: str, type_: type[R], /, *, timeout: Duration | None = None) -> R: ...
-    @overload
-    def receive(self, name: str, type_: type[R], /, *, timeout: Duration | None, default: D) -> R | D: ...
+    def receive(self, name: str, type_: type[R], /, *, timeout: Duration | None = None, ask: Ask = None) -> R: ...
     @overload
     def receive(
-        self, name: str, type_: Any = Any, /, *, timeout: Duration | None = None, default: Any = ...
+        self, name: str, type_: type[R], /, *, timeout: Duration | None, default: D, ask: Ask = None
+    ) -> R | D: ...
+    @overload
+    def receive(
+        self, name: str, type_: Any = Any, /, *, timeout: Duration | None = None, default: Any = ..., ask: Ask = None
     ) -> Any: ...
     def receive(
-        self, name: str, type_: Any = Any, /, *, timeout: Duration | None = None, default: Any = _NO_DEFAULT
+        self,
+        name: str,
+        type_: Any = Any,
+        /,
+        *,
+        timeout: Duration | None = None,
+        default: Any = _NO_DEFAULT,
+        ask: Ask = None,
     ) -> Any:
-        """Return the next value that was sent to this task with `handle.signal(name, value)`.
+        """Return the next value that was sent to this task with `handle.signal(name, value)`, or ask a question.
 
         Without a value yet, this run ends, and another one continues when the value arrives. The worker's slot is free
         during the wait. Values of one name arrive in the order in which they were sent, including those sent before
         this call.
 
+        With `ask`, the task asks people a question, and only an answer to this question ends the wait:
+        `handle.answer(number, value)`, a link of `approval_url`, or a form of the admin, the dashboards or the API.
+        They show what is asked, to users who may see payloads. Signals do not end the wait, and an answer never reaches
+        another question.
+
         Args:
-            name: Name of the signal, 1 to 100 characters.
-            type_: Type of the value.
+            name: Name of the signal or of the question, 1 to 100 characters.
+            type_: Type of the value. `Answer[T]` also returns who answered a question, and when.
             timeout: Maximum time to wait, from the first call on. None: no limit.
             default: Returned after the timeout.
+            ask: What is asked, such as `{"order": 17, "amount": "9.99"}`: values with a JSON form, at most 64 KiB. None
+                receives a signal.
 
         Raises:
             TaskWaiting: No value has arrived. Do not catch this exception.
             SignalTimeoutError: The timeout is over, and `default` is not given.
-            StepError: The value does not fit the type, or the task declares its signals without this one.
+            StepError: The value does not fit the type, `ask` has no JSON form or is too large, or the task declares its
+                signals without this one.
         """
         steps = self._durable("receive")
+        if ask is not None:
+            wanted, question = self._question(type_, ask)
+            return _answered(steps, name, steps.wait_for(steps.ask(name, question, timeout)), type_, wanted, default)
+        _check_signal_type(type_)
         return _received(steps, name, steps.wait_for(steps.receive(name, timeout)), type_, default)
 
     @overload
-    async def areceive(self, name: str, type_: type[R], /, *, timeout: Duration | None = None) -> R: ...
-    @overload
-    async def areceive(self, name: str, type_: type[R], /, *, timeout: Duration | None, default: D) -> R | D: ...
+    async def areceive(
+        self, name: str, type_: type[R], /, *, timeout: Duration | None = None, ask: Ask = None
+    ) -> R: ...
     @overload
     async def areceive(
-        self, name: str, type_: Any = Any, /, *, timeout: Duration | None = None, default: Any = ...
+        self, name: str, type_: type[R], /, *, timeout: Duration | None, default: D, ask: Ask = None
+    ) -> R | D: ...
+    @overload
+    async def areceive(
+        self, name: str, type_: Any = Any, /, *, timeout: Duration | None = None, default: Any = ..., ask: Ask = None
     ) -> Any: ...
     async def areceive(
-        self, name: str, type_: Any = Any, /, *, timeout: Duration | None = None, default: Any = _NO_DEFAULT
+        self,
+        name: str,
+        type_: Any = Any,
+        /,
+        *,
+        timeout: Duration | None = None,
+        default: Any = _NO_DEFAULT,
+        ask: Ask = None,
     ) -> Any:
-        """Return the next value that was sent to this task. Like `receive`, for coroutines."""
+        """Return the next value that was sent to this task, or ask a question. Like `receive`, for coroutines."""
         steps = self._durable("areceive")
+        if ask is not None:
+            wanted, question = self._question(type_, ask)
+            return _answered(steps, name, await steps.run(steps.ask(name, question, timeout)), type_, wanted, default)
+        _check_signal_type(type_)
         return _received(steps, name, await steps.run(steps.receive(name, timeout)), type_, default)
+
+    def _question(self, type_: Any, asked: Mapping[str, object]) -> tuple[Any, bytes]:
+        """Return the type of the value that answers a question, and the question as it is stored."""
+        wanted = answer_type(type_)[0]
+        return wanted, encode_question(self.name, asked, wanted)
 
     def call(self, *calls: Any, name: str = "call") -> list[Any]:
         """Enqueue other tasks, and return their results in the order of the calls, once all tasks have ended.
@@ -307,6 +357,21 @@ def _received(steps: Steps, name: str, received: tuple[str, bytes | None], type_
         return default
     way_out = f"to delete it, run `{steps.forget_command(numbered)}`, and send another one"
     return decode_signal(name, data, type_, way_out=way_out)
+
+
+def _check_signal_type(type_: Any) -> None:
+    if answer_type(type_)[1]:
+        raise StepError("the type Answer needs `ask`: a signal does not tell who sent it", is_final=True)
+
+
+def _answered(
+    steps: Steps, name: str, received: tuple[str, StoredAnswer | None, int], type_: Any, wanted: Any, default: Any
+) -> Any:
+    numbered, stored, at_ms = received
+    value = _received(steps, name, (numbered, None if stored is None else bytes(stored.value)), wanted, default)
+    if stored is None or not answer_type(type_)[1]:
+        return value
+    return Answer(value, stored.by, utc_datetime(at_ms / 1000))
 
 
 def _results(called: tuple[str, bytes], calls: Sequence[Any]) -> list[Any]:

@@ -80,17 +80,25 @@ def signal(
         confirm=confirm,
     )
     answer = yield from ask(request)
-    if answer == "missing":
-        raise TaskNotFoundError(queue.name, task_id)
-    if answer == "full":
-        limits = f"{operations.SIGNALS_MAX:,} signals and {operations.SIGNALS_BYTES:,} bytes"
-        raise StepError(f"task {task_id!r} in queue {queue.name!r} has received the maximum of {limits}")
-    if answer == "lost":
-        raise StepError(operations.LOST)
     if answer == "answered":
         raise TaskStateError(queue.name, task_id, answer, f"the task no longer waits for this value of signal {name!r}")
-    if answer != "ok":
-        raise TaskStateError(queue.name, task_id, answer, "the task has ended and receives no signals")
+    if answer == "asks":
+        cure = f"the task asks the question {name!r}, which a signal does not answer; use handle.answer(number, value)"
+        raise TaskStateError(queue.name, task_id, answer, cure)
+    check_sent(queue, task_id, answer)
+
+
+def check_sent(queue: QueueKeys, task_id: str, outcome: str) -> None:
+    """Raise the error for the outcome of a signal or an answer, unless it is "ok"."""
+    if outcome == "missing":
+        raise TaskNotFoundError(queue.name, task_id)
+    if outcome == "full":
+        limits = f"{operations.SIGNALS_MAX:,} signals and {operations.SIGNALS_BYTES:,} bytes"
+        raise StepError(f"task {task_id!r} in queue {queue.name!r} has received the maximum of {limits}")
+    if outcome == "lost":
+        raise StepError(operations.LOST)
+    if outcome != "ok":
+        raise TaskStateError(queue.name, task_id, outcome, "the task has ended and receives no signals")
 
 
 class TaskStream:

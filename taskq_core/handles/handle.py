@@ -25,6 +25,7 @@ from taskq_core.handles import changing
 from taskq_core.handles.durable import TaskStream, signal
 from taskq_core.handles.events import TaskEvents
 from taskq_core.handles.expiry import expired_error
+from taskq_core.handles.questions import Question, answer, question
 from taskq_core.handles.records import TaskInfo, task_info
 from taskq_core.handles.sent_later import SentLater
 from taskq_core.handles.source import NOT_YET, HandleSource
@@ -405,6 +406,53 @@ class TaskHandle(SentLater, Generic[R_co]):
             signal_id=signal_id,
             generation=self._identified(),
             confirm=confirmation(replicated, self.confirm),
+        )
+
+    def question(self) -> Question | None:
+        """Return the question that the task asks with `context.receive(name, type, ask={...})`. None without one.
+
+        Raises:
+            TaskNotSentError: The surrounding transaction has not committed yet.
+        """
+        return self._source.run(self._question())
+
+    async def aquestion(self) -> Question | None:
+        """Return the question that the task asks. Like `question`, for coroutines."""
+        return await self._source.arun(self._question())
+
+    def _question(self) -> RequestPlan[Question | None]:
+        self._check_sent()
+        return question(self._keys, self.id)
+
+    def answer(self, number: int, value: object, *, by: str = "", replicated: bool | int | None = None) -> None:
+        """Answer one question of the task, which is started. Only the first answer counts.
+
+        Args:
+            number: `Question.number`.
+            value: The answer. It must fit the schema of the question.
+            by: Who answers. The task can read this text with the type `Answer`.
+            replicated: As for `signal`.
+
+        Raises:
+            TaskNotFoundError: The task does not exist, or it ended without retention.
+            TaskStateError: The question was answered, the task no longer waits for it or never asked it, or the task
+                has ended.
+            StepError: The value does not fit the question, or the task has received too many signals and answers.
+            BrokerReplicationError: The answer is stored, but was not confirmed in time. A failover may lose it.
+            TaskNotSentError: The surrounding transaction has not committed yet.
+        """
+        self._source.run(self._answer(number, value, by, replicated))
+
+    async def aanswer(self, number: int, value: object, *, by: str = "", replicated: bool | int | None = None) -> None:
+        """Answer one question of the task. Like `answer`, for coroutines."""
+        await self._source.arun(self._answer(number, value, by, replicated))
+
+    def _answer(self, number: int, value: object, by: str, replicated: bool | int | None) -> RequestPlan[None]:
+        self._check_sent()
+        generation = yield from self._identified()
+        confirm = confirmation(replicated, self.confirm)
+        yield from answer(
+            self._keys, self.id, number, value, by=by, declared=self.signals, generation=generation, confirm=confirm
         )
 
     def stream(self, *, after: str = "", value_type: Any = Any, timeout: Duration | None = None) -> TaskStream:

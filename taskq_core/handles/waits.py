@@ -4,20 +4,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-StepKind = Literal["step", "sleep", "signal", "sub-tasks", "position"]
+StepKind = Literal["step", "sleep", "signal", "question", "sub-tasks", "position"]
 """Kind of an entry in the record of a task's steps."""
-_KINDS: dict[str, StepKind] = {"z": "sleep", "r": "signal", "c": "sub-tasks", "y": "step"}
+_KINDS: dict[str, StepKind] = {"z": "sleep", "r": "signal", "v": "question", "c": "sub-tasks", "y": "step"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskWait:
-    """The sleep, the signal, the sub-tasks or the next attempt of a step that a scheduled task waits for.
+    """The sleep, the signal, the answer, the sub-tasks or the next attempt of a step that a scheduled task waits for.
 
     Attributes:
-        kind: sleep, signal, sub-tasks, or step for the next attempt of a step.
-        name: Name of the sleep, the signal, the call or the step.
-        number: For a signal, the number of the value, from 1, among all values of this signal name. For a step, the
-            number of its failures so far. 0 for other waits.
+        kind: sleep, signal, question, sub-tasks, or step for the next attempt of a step.
+        name: Name of the sleep, the signal, the question, the call or the step.
+        number: For a signal, the number of the value, from 1, among all values of this signal name. For a question, its
+            number among those with this name. For a step, the number of its failures so far. 0 for other waits.
         until: Latest end of the wait, None if the wait has no time limit.
     """
 
@@ -38,6 +38,6 @@ def read_wait(stored: str, starts_at: datetime | None) -> TaskWait | None:
     letter, _, rest = wait.partition(":")
     if letter not in _KINDS:
         return None
-    name, _, number = rest.rpartition("#") if letter in "ry" else (rest, "", "")
+    name, _, number = rest.rpartition("#") if letter in "rvy" else (rest, "", "")
     until = None if end == "-" else starts_at
     return TaskWait(kind=_KINDS[letter], name=name, number=int(number or 0), until=until)

@@ -20,6 +20,7 @@ from taskq_core.errors import (
     TaskNotFoundError,
 )
 from taskq_core.handles import changing, durable
+from taskq_core.handles import questions as answers
 from taskq_core.handles.changing import check_payload, identify, refusal, start_of
 from taskq_core.inspector.known import check_text, known_queue
 from taskq_core.inspector.reading import task
@@ -247,6 +248,46 @@ def signal_task(
     seen = identify(queue_keys, task_id, generation or found.generation)
     yield from durable.signal(
         queue_keys, task_id, name, value, declared=declared, number=number, generation=seen, confirm=confirm
+    )
+
+
+def answer_task(
+    app: TaskQ,
+    queue: str,
+    task_id: str,
+    number: int,
+    value: object,
+    *,
+    by: str = "",
+    generation: str = "",
+    replicated: bool | int | None = None,
+) -> RequestPlan[None]:
+    """Answer one question of a task, which is started. Only the first answer counts.
+
+    Args:
+        queue: Name of the queue.
+        task_id: Id of the task.
+        number: `Question.number`.
+        value: The answer. It must fit the schema of the question.
+        by: Who answers. The task can read this text.
+        generation: `Question.generation`, or as in `run_task`.
+        replicated: As in `TaskHandle.signal`.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        TaskNotFoundError: The queue holds no task with this id.
+        TaskStateError: The question was answered, the task no longer waits for it or never asked it, or the task has
+            ended.
+        StepError: The value does not fit the question, or the task has received too many signals and answers.
+        BrokerReplicationError: The answer is stored, but was not confirmed in time.
+    """
+    found = yield from task(app.runtime.keys, queue, task_id)
+    known = app.tasks.get(getattr(found, "name", ""))
+    declared = {} if known is None else known.options.signals
+    confirm = confirmation(replicated, app.confirmation(known))
+    queue_keys, seen = app.runtime.keys.queue(queue), generation or found.generation
+    yield from answers.answer(
+        queue_keys, task_id, number, value, by=by, declared=declared, generation=seen, confirm=confirm
     )
 
 

@@ -1,16 +1,18 @@
 """Read queues and tasks."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
-from taskq_core.broker.operations import diagnosis, views
+from taskq_core.broker.operations import diagnosis, steps, views
 from taskq_core.broker.operations.operation import MESSAGE_MAX
 from taskq_core.broker.operations.views import Page, QueueCounts, StoredTask
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerReplyError, ConfigurationError, TaskNotFoundError, WireFormatError
+from taskq_core.handles.questions import Question, open_questions, read_question
 from taskq_core.handles.records import FINAL, TaskInfo, task_info
 from taskq_core.inspector.alive import with_workers
 from taskq_core.inspector.cursors import RedisCursor, read_cursor, write_cursor
@@ -190,6 +192,40 @@ def groups_page(keys: Keys, queue: str, *, limit: int = 100, cursor: str | None 
         if at == "0" or len(sizes) >= limit:
             found = tuple(GroupInfo(name=each, size=size) for each, size in sorted(sizes.items()))
             return GroupPage(groups=found, total=total, cursor=None if at == "0" else write_cursor((at,)))
+
+
+def questions(
+    keys: Keys, queue: str | None = None, task_id: str | None = None, *, limit: int = 100
+) -> RequestPlan[list[Question]]:
+    """Return open questions that tasks have asked with `context.receive(name, type, ask={...})`, the oldest first.
+
+    Questions of tasks that have ended are not open. A question that cannot be read is left out.
+
+    Args:
+        queue: Name of a queue, None for all queues.
+        task_id: Id of a task in this queue, None for all tasks.
+        limit: Maximum number of questions, 1 to 1000.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        ConfigurationError: The limit is out of bounds, or `task_id` is given without `queue`.
+    """
+    check_whole("limit", limit, least=1, most=PAGE_SIZE_MAX)
+    if task_id is not None:
+        if queue is None:
+            raise ConfigurationError("questions of one task need the name of its queue too: queue=")
+        found = yield from task(keys, queue, task_id)
+        if found.state in FINAL:
+            return []
+        record = yield from ask(steps.read_steps(keys.queue(queue), task_id))
+        return open_questions(keys.queue(queue), task_id, record)
+    names = (yield from queues(keys)) if queue is None else [(yield from known_queue(keys, queue)).name]
+    listed = []
+    for name in names:
+        for each in (yield from ask(steps.list_questions(keys.queue(name), limit=limit))):
+            with suppress(ValueError):
+                listed.append(read_question(keys.queue(name), each))
+    return sorted(listed, key=lambda each: each.since)[:limit]
 
 
 def count(keys: Keys, queue: str, state: TaskState, *, group: str | None = None) -> RequestPlan[int]:

@@ -93,6 +93,7 @@ class Inspector:
     task = _with_keys(reading.task)
     count = _with_keys(reading.count)
     find_tasks = _with_keys(find_tasks)
+    questions = _with_keys(reading.questions)
 
     # one task
     run_task = _with_app(change.run_task)
@@ -104,6 +105,7 @@ class Inspector:
     move_task = _with_keys(change.move_task)
     cancel_task = _with_keys(presence.cancel_task)
     signal_task = _with_app(change.signal_task)
+    answer_task = _with_app(change.answer_task)
     forget_step = _with_keys(change.forget_step)
 
     # many tasks

@@ -71,6 +71,7 @@ class QueueKeys:
         self.workflows_open = own + "wf-open"  # sorted set: workflow that still accepts members, by time limit (s)
         self.workflows_running = own + "wf-running"  # sorted set: running workflow, by start (s)
         self.workflows_ended = own + "wf-ended"  # sorted set: ended workflow, by end of retention (s)
+        self.questions = own + "questions"  # sorted set: open question of a task, by the time it was asked (ms)
         self.done = own + "done"  # channel: ids of ended tasks
         self.limits = own + "limits"  # hash: value of a limit that workers declare ("d:") or users set ("o:")
         self.limits_prefix = lim = own + "lim:"  # prefix of the keys of limits, see `_limits.lua`

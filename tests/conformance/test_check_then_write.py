@@ -191,13 +191,18 @@ CASES = {
         ),
         refuse="lease steps_of(wait) stream_of(wait)",
     ),
+    "ask": Case(
+        build=lambda q: steps.store_step(q, "wait", "q:x#1", b"1 0 {}", owner="w1", run=1),
+        refuse="lease steps_of(wait) questions",
+    ),
+    "list_questions": Case(build=lambda q: steps.list_questions(q, limit=9), refuse="questions"),
     "emit": Case(
         build=lambda q: steps.emit(q, "wait", steps.Output([("", b"1")], 2, 1), owner="w1", run=1),
         refuse="lease steps_of(wait) stream_of(wait)",
     ),
     "signal": Case(
         build=lambda q: steps.signal(q, "sleep", "go", b"1", signal_id="s"),
-        refuse="task(sleep) steps_of(sleep) pending scheduled wake",
+        refuse="task(sleep) steps_of(sleep) pending scheduled wake questions",
         tolerate="stream_of(sleep)",
     ),
     "read_stream": Case(
@@ -205,7 +210,7 @@ CASES = {
     ),
     "forget_step": Case(
         build=lambda q: steps.forget_step(q, "sleep", "go#1"),
-        refuse="task(sleep) steps_of(sleep) pending scheduled wake",
+        refuse="task(sleep) steps_of(sleep) pending scheduled wake questions",
     ),
     "extend_leases": Case(
         build=lambda q: runs.extend_leases(q, [("done", 1), ("retry", 1)], owner="w1", lease_s=90),

@@ -61,6 +61,10 @@ class Life:
         sent = steps.signal(self.queue, "t", name, value, signal_id=signal_id)
         return str(self.run(at_time(self.now_ns, sent)))
 
+    def answer(self, name: str, number: int, value: bytes = b'["",1,""]', signal_id: str = "s1") -> str:
+        sent = steps.signal(self.queue, "t", name, value, question=number, signal_id=signal_id)
+        return str(self.run(at_time(self.now_ns, sent)))
+
     def emit(self, call: int, *values: bytes) -> Any:
         emitted = [("", each) for each in values]
         operation = steps.emit(self.queue, "t", steps.Output(emitted, call, 1), owner="w1", run=self.calls)
@@ -399,13 +403,50 @@ def test_a_position_is_kept_until_its_task_has_succeeded(broker: Broker, outcome
 
 def test_a_late_signal_is_refused_by_its_deadline(life: Life) -> None:
     sent = at_time(life.now_ns, steps.signal(life.queue, "t", "go", b"1", signal_id="s1"))
-    sent.args = [*sent.args[:-2], NOW_NS // 10**6 - 1, 0]
+    sent.args = [*sent.args[:-3], NOW_NS // 10**6 - 1, 0, 0]
     before = life.broker.dump()
 
     with pytest.raises(Exception, match="whose deadline by its clock has passed"):
         life.run(sent)
 
     assert life.broker.dump() == before
+
+
+def test_an_answer_reaches_its_question_before_or_after_the_wait_and_only_once(life: Life) -> None:
+    life.begin()
+    asked = b"%d 0 {}" % NOW_S
+    assert life.store("q:pay#1", asked) == b"1 " + asked
+    assert life.store("q:pay#1", b"0 0 {}") == b"1 " + asked, "a repeat changes nothing"
+    assert life.store("q:pay#2", asked) == b"2 " + asked
+    listed = life.run(steps.list_questions(life.queue, limit=9))
+    assert [(each.task_id, each.name, each.asked, each.ends, each.mark) for each in listed] == [
+        ("t", name, number + asked, b"-", life.record["of"].decode())
+        for name, number in (("pay#1", b"1 "), ("pay#2", b"2 "))
+    ]
+    assert life.answer("pay#2", 1) == "answered", "the number of another question"
+    assert life.answer("pay#2", 2) == "ok"
+    assert life.answer("pay#2", 2, signal_id="other") == "answered"
+    assert life.answer("pay#2", 2) == "ok", "a repeat of the request"
+    assert [each.name for each in life.run(steps.list_questions(life.queue, limit=9))] == ["pay#1"]
+    life.wait("v:pay#1")
+    assert life.state == "scheduled"
+    assert life.signal("pay", signal_id="s2") == "asks"
+    assert life.answer("pay#1", 1, b'["ann",true,"00-trace"]', signal_id="s3") == "ok"
+    assert (life.state, life.record["by"]) == ("pending", b"v:pay#1")
+    life.start()
+    assert life.load().sender == "00-trace"
+    assert not life.raw.exists(life.queue.questions)
+
+
+def test_members_of_deleted_tasks_are_removed_from_the_open_questions(broker: Broker) -> None:
+    life = Life(broker)
+    for number in range(20):
+        life.raw.zadd(life.queue.questions, {f"pay#1\ngone{number}": number})
+    life.begin()
+    for number in range(40):
+        life.store(f"q:pay#{number}", b"%d 0 {}" % (NOW_S + number))
+    assert life.raw.zcard(life.queue.questions) < 45
+    assert len(life.run(steps.list_questions(life.queue, limit=100))) == 40
 
 
 def test_runs_after_a_wait_belong_to_the_same_attempt_and_others_to_the_next(life: Life) -> None:

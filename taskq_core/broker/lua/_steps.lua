@@ -9,18 +9,24 @@
 --   c:<name>      sub-tasks: "<start, Unix ms> <id of their workflow>"
 --   e:<name>      end of the sub-tasks (Unix ms)
 --   r:<name>#<k>  k-th signal: "<arrival, Unix ms> <JSON>", without JSON if the task stopped waiting for it
+--   q:<name>#<k>  k-th question with a name: "<number among all questions of the task> <asked, Unix ms> <number of
+--                 signals with this name that the code had received before> <JSON>". The JSON has the name of the task
+--                 type, the data and the JSON schema of the answer
+--   v:<name>#<k>  answer: "<arrival, Unix ms> [<who answered>, <value>, <traceparent>]", without JSON if the task stopped
+--                 waiting for it
+--   questions     number of questions that the task has asked
 --   t:<name>#<k>  traceparent of the request that sent this signal
---   by            r:<name>#<k> or c:<name>: the signal or the sub-tasks that ended the last wait. The runs of this
---                 attempt link to the request that sent the signal
+--   by            r:<name>#<k>, v:<name>#<k> or c:<name>: the signal, the answer or the sub-tasks that ended the last
+--                 wait. The runs of this attempt link to the request that sent the signal or the answer
 --   n:<name>      number of signals with this name, including those for which the task stopped waiting
 --   i:<id>        '1' for each signal that arrived, so that a repeated request changes nothing
---   signals       number of signals that arrived
---   signal_bytes  total size of these signals
+--   signals       number of signals and answers that arrived
+--   signal_bytes  total size of these signals and answers
 --   emitted       "<run> <number>" of the last request that stored emitted values or the position
 --   p:iterate     position of the loops, in the form of s:<name>; deleted when the task has succeeded
 --   u:<wait>      the end and the start of a wait: "<Unix ms> <Unix ms>", with the end '-' while it has no time limit
 --   waiting       "<end> <wait>", the end as in u:<wait>: the wait for which the task is scheduled: z:<name> sleep,
---                 r:<name>#<k> signal, c:<name> sub-tasks, y:<name>#<k> the attempt of a step after its k-th failure.
+--                 r:<name>#<k> signal, v:<name>#<k> answer, c:<name> sub-tasks, y:<name>#<k> the attempt of a step after its k-th failure.
 --                 The next run ends this wait, for whatever reason it starts
 --   try           "<attempt> <run>" of the last run, "<attempt> w" while the task waits. The run after a wait belongs
 --                 to the same attempt. Every other run is another attempt, even after an interruption

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from msgspec import Struct
+from msgspec import Raw, Struct
+from msgspec.json import decode, encode
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import NOW, Argument, Confirmation, Operation, run_owner, script
@@ -16,6 +17,8 @@ SIGNALS_MAX = 1_000
 """Maximum number of signals of a task."""
 SIGNALS_BYTES = 1 << 20
 """Maximum bytes of all signals of a task."""
+QUESTIONS_BYTES = 8 << 20
+"""Total bytes of questions after which `list_questions` lists no further ones."""
 PAGE = 200
 """Maximum number of emitted values that one request reads."""
 EMITTED_MAX = 10_000
@@ -53,9 +56,26 @@ class LoadedSteps(Struct):
 
     @property
     def sender(self) -> str:
-        """`traceparent` of the request whose signal has ended the wait before this run, "" if there is none."""
-        kind, _, signal = self.record.get("by", b"").decode().partition(":")
+        """`traceparent` of the request whose signal or answer has ended the wait before this run, "" without one."""
+        wait = self.record.get("by", b"").decode()
+        kind, _, signal = wait.partition(":")
+        if kind == "v" and (answer := read_answer(self.record[wait])):
+            return answer.traceparent
         return self.record.get(f"t:{signal}", b"").decode() if kind == "r" else ""
+
+
+class StoredAnswer(Struct, array_like=True):
+    """The answer to a question, as stored: who answered, the value as JSON, and the `traceparent` of the request."""
+
+    by: str
+    value: Raw
+    traceparent: str = ""
+
+
+def read_answer(stored: bytes) -> StoredAnswer | None:
+    """Return the answer in a field v:<name>#<k>, None if the task stopped waiting for it."""
+    data = stored.partition(b" ")[2]
+    return decode(data, type=StoredAnswer) if data else None
 
 
 def _keys(queue: QueueKeys, task_id: str) -> tuple[str, str, str]:
@@ -119,13 +139,15 @@ def store_step(
     With the field `POSITION`, replace the position of the loops, unless a later request of the run has stored another
     one. This needs an `output`, also without values. The answer is empty.
 
+    The value of a question gets its number as a prefix, and the question is listed.
+
     With `missed`, record that the task has stopped waiting for the signal with this name. With `output`, append values
     to the stream of the task before the result is stored.
     """
     args: list[Argument] = [run_owner(owner, run), task_id, field, value, missed]
     if output is not None:
         args += output.args(queue)
-    keys = (*_keys(queue, task_id), queue.absent, queue.stream_of(task_id))
+    keys = (*_keys(queue, task_id), queue.absent, queue.stream_of(task_id), queue.questions)
     return _fenced("store_step", keys, args, lambda reply: reply)
 
 
@@ -137,6 +159,7 @@ def signal(
     *,
     signal_id: str | None = None,
     number: int = 0,
+    question: int = 0,
     generation: str = "",
     traceparent: str = "",
     confirm: Confirmation | None = None,
@@ -148,19 +171,50 @@ def signal(
     With `number`, the value answers only the wait with this number (from 1) of the same name. The task may begin this
     wait later.
 
+    With `question`, the value is an answer, encoded by `encode_answer`. It answers only the question with this number,
+    and `name` is "<name>#<k>".
+
     With `generation`, only the task that has it gets the value. The run that the value resumes links to `traceparent`.
     With `confirm`, the runner waits until replicas or disks have the value.
 
     The answer is "ok", "missing" for an unknown task, "full" at the maximum of signals, "lost" if the record of its
-    steps is lost, "answered" if the wait with this number has its value or is over, or the state of a task that has
-    ended.
+    steps is lost, "answered" if the wait or the question with this number has its value or is over, "asks" if the task
+    asks a question with the name of the signal, or the state of a task that has ended.
     """
     task, _, record = _keys(queue, task_id)
-    keys = (task, record, queue.stream_of(task_id), queue.pending, queue.scheduled, queue.wake)
+    keys = (task, record, queue.stream_of(task_id), queue.pending, queue.scheduled, queue.wake, queue.questions)
     args: list[Argument] = [NOW, task_id, name, value, signal_id or uuid4().hex, SIGNALS_MAX, SIGNALS_BYTES]
-    args += (queue.prefix, queue.own_prefix, queue.done, generation, traceparent, "", number)
+    args += (queue.prefix, queue.own_prefix, queue.done, generation, traceparent, "", number, question)
     marker = "" if confirm is None else queue.unconfirmed("")
-    return script("signal", keys, args, replies.text, deadline_at=len(args) - 2, confirm=confirm, marker=marker)
+    return script("signal", keys, args, replies.text, deadline_at=len(args) - 3, confirm=confirm, marker=marker)
+
+
+def encode_answer(by: str, value: bytes, traceparent: str) -> bytes:
+    """Return the value for `signal` of an answer by somebody, given as JSON."""
+    return encode(StoredAnswer(by, Raw(value), traceparent))
+
+
+class ListedQuestion(Struct):
+    """An open question, as stored: the id of its task, "<name>#<k>", and the fields q:, u: and `of` of the record."""
+
+    task_id: str
+    name: str
+    asked: bytes
+    ends: bytes
+    mark: str
+
+
+def list_questions(queue: QueueKeys, *, limit: int) -> Operation[list[ListedQuestion]]:
+    """List the open questions of a queue, the oldest first, at most `limit`."""
+
+    def read(reply: Any) -> list[ListedQuestion]:
+        return [
+            ListedQuestion(replies.text(task_id), replies.shown(name), asked, ends, replies.text(mark))
+            for task_id, name, asked, ends, mark in reply
+        ]
+
+    args = (queue.task(""), queue.steps_of(""), limit, QUESTIONS_BYTES)
+    return script("list_questions", (queue.questions,), args, read)
 
 
 def emit(queue: QueueKeys, task_id: str, output: Output, *, owner: str, run: int) -> Operation[Refusal | None]:
@@ -223,6 +277,6 @@ def forget_step(queue: QueueKeys, task_id: str, name: str, *, generation: str = 
     def read(reply: Any) -> bool | str:
         return reply == 1 if isinstance(reply, int) else replies.text(reply)
 
-    keys = (queue.task(task_id), queue.steps_of(task_id), queue.pending, queue.scheduled, queue.wake)
+    keys = (queue.task(task_id), queue.steps_of(task_id), queue.pending, queue.scheduled, queue.wake, queue.questions)
     args = (NOW, task_id, name, queue.prefix, queue.own_prefix, generation)
     return script("forget_step", keys, args, read)
