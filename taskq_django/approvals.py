@@ -4,9 +4,9 @@
 
     path("approvals/", include("taskq_django.approvals"))                 # in urls.py
 
-    url = approval_url(context, "review", base_url="https://shop.example.com", question="Publish photo 7?")
+    url = approval_url(context, "review", base_url="https://shop.example.com", question="Publish this photo?")
     context.step("ask", send_mail, "Please review", url, None, ["editor@example.com"])
-    if context.receive("review", bool, timeout=timedelta(days=7)): ...
+    if context.receive("review", bool, timeout=timedelta(days=7), ask={"photo": 7}): ...
 """
 
 from typing import Unpack
@@ -32,9 +32,9 @@ def approval_url(context: TaskContext, name: str, *, base_url: str, **options: U
 
     Args:
         context: The context of the running task.
-        name: Name of the signal.
+        name: Name of the signal or of the question.
         base_url: Scheme and host of the site, such as "https://shop.example.com".
-        **options: `question`, and optionally `choices` and `valid_for`; see `LinkOptions`.
+        **options: Title, buttons and duration of the link; see `LinkOptions`.
 
     Raises:
         StepError: A value has no JSON form, or the name is not valid.
@@ -49,9 +49,9 @@ def approval_url(context: TaskContext, name: str, *, base_url: str, **options: U
 def show_approval(request: HttpRequest, token: str) -> HttpResponse:
     """Show the question of a link, and send the answer in a POST."""
     secrets = map(force_bytes, [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS])
-    choice = request.GET.get("choice") if request.method == "POST" else None
+    pressed = {**request.GET.dict(), **request.POST.dict()} if request.method == "POST" else None
     with translated_with(trans_real.catalog()):
-        status, page = taskq.runtime.source.run(answer(taskq, token, secrets, choice))
+        status, page = taskq.runtime.source.run(answer(taskq, token, secrets, pressed))
     return HttpResponse(page, status=status, headers=dict(HEADERS))
 
 

@@ -4,12 +4,13 @@
 
     app.include_router(approval_router(secret=SECRET), prefix="/approvals")
 
-    url = approval_url(context, "review", secret=SECRET, base_url=f"{SITE}/approvals", question="Publish photo 7?")
+    url = approval_url(context, "review", secret=SECRET, base_url=f"{SITE}/approvals", question="Publish this photo?")
     await context.astep("ask", send_mail, "editor@example.com", url)
-    if await context.areceive("review", bool, timeout=timedelta(days=7)): ...
+    if await context.areceive("review", bool, timeout=timedelta(days=7), ask={"photo": 7}): ...
 """
 
 from typing import Unpack
+from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
@@ -29,10 +30,10 @@ def approval_url(context: TaskContext, name: str, *, secret: str, base_url: str,
 
     Args:
         context: The context of the running task.
-        name: Name of the signal.
+        name: Name of the signal or of the question.
         secret: The secret of `approval_router`.
         base_url: Address of `approval_router`, such as "https://shop.example.com/approvals".
-        **options: `question`, and optionally `choices` and `valid_for`; see `LinkOptions`.
+        **options: Title, buttons and duration of the link; see `LinkOptions`.
 
     Raises:
         StepError: A value has no JSON form, or the name is not valid.
@@ -54,10 +55,14 @@ def approval_router(*, secret: str, name: str = DEFAULT_NAME) -> APIRouter:
     router, secrets = APIRouter(include_in_schema=False), (_checked(secret),)
 
     @router.api_route("/{token}", methods=["GET", "HEAD", "POST"])
-    async def show_approval(request: Request, token: str, choice: str | None = None) -> HTMLResponse:
+    async def show_approval(request: Request, token: str) -> HTMLResponse:
         """Show the question of a link, and send the answer in a POST."""
         app = find(request, name)
-        plan = answer(app, token, secrets, choice if request.method == "POST" else None)
+        pressed = None
+        if request.method == "POST":  # Starlette needs another package to read forms
+            body = (await request.body()).decode(errors="replace")
+            pressed = {**request.query_params, **dict(parse_qsl(body, keep_blank_values=True))}
+        plan = answer(app, token, secrets, pressed)
         status, page = await app.runtime.source.arun(plan)
         return HTMLResponse(page, status, headers=dict(HEADERS))
 

@@ -16,6 +16,7 @@ from fastapi import Depends, Request, Response
 from pydantic import BaseModel, Field
 
 from taskq_core import OversizedResult, TaskHandle, TaskState
+from taskq_core.handles.waits import StepKind
 from taskq_fastapi.addresses import events_route, path_of, status_route, stream_route
 from taskq_fastapi.applications import DEFAULT_NAME
 from taskq_fastapi.refusals import check_accepted
@@ -62,12 +63,15 @@ class TaskProgress(BaseModel):
 
 
 class TaskStatusWait(BaseModel):
-    """The sleep, the signal or the sub-tasks that a durable task waits for."""
+    """The sleep, the signal, the answer, the sub-tasks or the next attempt of a step that a durable task waits for."""
 
-    kind: Literal["sleep", "signal", "sub-tasks"] = Field(examples=["signal"])
-    name: str = Field(description="Name of the sleep, the signal or the call.", examples=["review"])
+    kind: StepKind = Field(examples=["signal"])
+    name: str = Field(
+        description="Name of the sleep, the signal, the question, the call or the step.", examples=["review"]
+    )
     number: int = Field(
-        description="Number of the value among those of the signal, from 1; 0 for other waits.", examples=[1]
+        description="Number of the value, the question or the failure of the step, from 1; 0 for other waits.",
+        examples=[1],
     )
     until: datetime | None = Field(description="End of the wait at the latest; null without a time limit.")
 

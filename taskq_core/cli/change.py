@@ -1,6 +1,7 @@
-"""`taskq task cancel`, `run`, `retry`, `update`, `move`, `archive`, `delete`, `signal` and `forget-step`."""
+"""`taskq task cancel`, `run`, `retry`, `update`, `move`, `archive`, `delete`, `signal`, `answer` and `forget-step`."""
 
 from datetime import datetime, timedelta
+from getpass import getuser
 from typing import Any, BinaryIO
 
 import click
@@ -127,12 +128,30 @@ def _id_and_name(command: Any) -> Any:
 @each_command(task, "signal", queue_option, _id_and_name, click.argument("value", metavar="[JSON]", default="null"))
 def signal(session: Session, task_id: str, queue: str, name: str, value: str) -> str:
     """Send a value to a task that waits for it, or will wait for it, such as '{"approved": true}'."""
+    session.inspector.signal_task(queue, task_id, name, _json(value))
+    return f"sent signal {name} to {task_id}"
+
+
+def _json(value: str) -> Any:
     try:
-        decoded = msgspec.json.decode(value)
+        return msgspec.json.decode(value)
     except (ValueError, RecursionError) as error:
         raise click.UsageError(f"{value!r} is not JSON: {error}", click.get_current_context()) from None
-    session.inspector.signal_task(queue, task_id, name, decoded)
-    return f"sent signal {name} to {task_id}"
+
+
+@each_command(
+    task,
+    "answer",
+    queue_option,
+    click.argument("names", metavar="ID", callback=lambda _context, _param, value: (value,)),
+    click.argument("number", type=click.IntRange(1)),
+    click.argument("value", metavar="JSON"),
+    click.option("--by", default=getuser, show_default="the user of the system", help="name of who answers"),
+)
+def answer(session: Session, task_id: str, queue: str, number: int, value: str, by: str) -> str:
+    """Answer a question of a task, such as number 1 with 'true'. `taskq inbox` lists the questions."""
+    session.inspector.answer_task(queue, task_id, number, _json(value), by=by)
+    return f"answered question {number} of {task_id}"
 
 
 @each_command(

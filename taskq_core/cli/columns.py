@@ -13,6 +13,7 @@ from taskq_core.cli.render import (
     shown_span,
 )
 from taskq_core.cli.table import Column
+from taskq_core.codec import encode_result
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import UnreadableTask, WorkerProcess
 from taskq_core.views import StoreRow, WorkflowRow
@@ -41,6 +42,17 @@ LIMITS = (
     Column("Waiting", lambda each: each.waiting, right=True),
 )
 """Columns of the table of limits."""
+QUESTIONS = (
+    Column("Queue", lambda each: each.queue, drop=3),
+    Column("Task id", lambda each: each.task_id, whole=True, style="bold"),
+    Column("No.", lambda each: each.number, right=True),
+    Column("Task", lambda each: each.task, drop=4),
+    Column("Question", lambda each: each.name),
+    Column("Asked", lambda each: encode_result(each.asked).decode(), drop=1),
+    Column("Since", lambda each: shown_moment(each.since), drop=2),
+    Column("Until", lambda each: shown_moment(each.until), drop=5),
+)
+"""Columns of the table of open questions."""
 EVENTS = (
     Column("Task", lambda each: each.task_id, whole=True, style="bold"),
     Column("Enqueued at", lambda each: shown_moment(each.enqueued_at)),

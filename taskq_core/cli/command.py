@@ -38,6 +38,7 @@ TOOLS: Mapping[str, str] = {
     "stats": "stats",
     "queue": "queue past",
     "task": "task change enqueue bulk",
+    "inbox": "inbox",
     "group": "queue",
     "limit": "limit",
     "workflow": "workflow",

@@ -14,6 +14,7 @@ from typing import Any
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.codec.progress import Progress
 from taskq_core.handles.attempts import Attempt
+from taskq_core.handles.questions import Question
 from taskq_core.handles.records import TaskInfo
 from taskq_core.handles.waits import TaskWait
 from taskq_core.inspector import (
@@ -46,7 +47,8 @@ FIELDS: Mapping[type, str] = {
     "lease_expires_at completed_at archived_at expires_at result oversized_result wait",
     TaskWait: "kind name number until",
     TimelineEntry: "kind name started_at ended_at duration_s=duration until has_timed_out has_failed failures "
-    "workflow_id result",
+    "workflow_id result asked by",
+    Question: "queue task_id task name number asked schema=answer_schema since until",
     OversizedResult: "size limit is_stored",
     UnreadableTask: "id queue state problem message",
     Progress: "done total message at",

@@ -184,11 +184,14 @@ def _entry_line(entry: TimelineEntry) -> str:
     if entry.failures:
         line += f", {entry.failures} failed attempts" if entry.failures > 1 else ", 1 failed attempt"
     line += f", {shown_moment(at)}"
+    if entry.asked:
+        line += f", {shown_bytes(entry.asked)}"
     if entry.workflow_id:
         line += f", workflow {entry.workflow_id}"
     if entry.ended_at is None:
         return f"{line}: waiting" + (f" until {shown_moment(entry.until)}" if entry.until else "")
     line += f", {shown_span(entry.duration)}" if entry.duration is not None else ""
+    line += f", answered by {entry.by}" if entry.by else ""
     if entry.has_failed:
         return f"{line}: failed"
     return f"{line}: timed out" if entry.has_timed_out else f"{line}: {shown_bytes(entry.result)}".removesuffix(": ")

@@ -495,17 +495,18 @@ class Steps(ABC):
             duration_ms = duration.timestamp() * 1000 - self._now_ms
         await self._end_wait(f"z:{name}", duration_ms)
 
-    def next_receive(self, name: str) -> tuple[int, str]:
-        """Return the number that the next `receive` of a signal name has, from 1, and a generation of the task.
+    def next_receive(self, name: str) -> tuple[int, int, str]:
+        """Return the numbers of the next `receive` of a name, without and with `ask`, and a generation of the task.
 
         Before the record is loaded, its generation is unknown. Then the fence of the run takes its place, which the
         request that loads the record adds to the record.
         """
         self._check_signal(name)
+        numbers = self._names[f"r:{name}"] + 1, self._names[f"v:{name}"] + 1
         if self._ahead_ms >= 0:
-            return self._names[f"r:{name}"] + 1, self._record["of"].decode()
+            return *numbers, self._record["of"].decode()
         self._has_links = True
-        return self._names[f"r:{name}"] + 1, run_owner(**self._fence)
+        return *numbers, run_owner(**self._fence)
 
     async def receive(self, name: str, timeout: Duration | None) -> tuple[str, bytes | None]:
         """Return the name and number of the next signal, and its value as JSON, None after the timeout.

@@ -327,10 +327,10 @@ class StepsWithPolicy(StepCalls):
         return self._own_policy
 
 
-def next_receive(context: StepContext, name: str) -> tuple[int, str]:
-    """Return the number that the next `receive` of a signal name has, from 1, and a generation of the task.
+def next_receive(context: StepContext, name: str) -> tuple[int, int, str]:
+    """Return the numbers of the next `receive` of a name, without and with `ask`, and a generation of the task.
 
-    The link of `approval_url` contains both.
+    The link of `approval_url` contains them. The numbers count from 1.
     """
     return context._durable("approval_url").next_receive(name)
 

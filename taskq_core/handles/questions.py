@@ -30,7 +30,7 @@ class Question:
         name: Name of the question.
         number: Number of the question among those of the task, from 1. `answer` takes it.
         asked: What is asked.
-        schema: JSON schema of the answer. Empty: every JSON value is allowed.
+        answer_schema: JSON schema of the answer. Empty: every JSON value is allowed.
         since: When the task asked.
         until: When the task stops waiting, None without a limit.
         key: Name of the question in the record of the task, such as "review#1". `forget_step` takes it.
@@ -43,7 +43,7 @@ class Question:
     name: str
     number: int
     asked: Mapping[str, Any] = field(repr=False)
-    schema: Schema = field(repr=False)
+    answer_schema: Schema = field(repr=False)
     since: datetime
     until: datetime | None
     key: str
@@ -68,7 +68,7 @@ def read_question(queue: QueueKeys, stored: ListedQuestion) -> Question:
         name=stored.name.rpartition("#")[0],
         number=int(number),
         asked=asked.ask,
-        schema=asked.schema,
+        answer_schema=asked.schema,
         since=utc_datetime(int(since_ms) / 1000),
         until=None if end == b"-" else utc_datetime(int(end) / 1000),
         key=stored.name,
@@ -120,7 +120,7 @@ def answer(
         data, name, key = b"null", str(number), ""
     else:
         name, key = found.name, found.key
-        data = check_answer(name, value, found.schema)
+        data = check_answer(name, value, found.answer_schema)
         if name in declared:
             decode_signal(name, data, declared[name], way_out="nothing was sent")
     traceparent = current_traceparent()

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from taskq_core.broker.operations.steps import read_steps
+import msgspec
+
+from taskq_core.broker.operations.steps import Record, read_answer, read_steps
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.execution.step_failures import FAILED
@@ -18,21 +20,25 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimelineEntry:
-    """A step, a sleep, a signal, a call of sub-tasks, or the position of the loops of a task.
+    """A step, a sleep, a signal, a question, a call of sub-tasks, or the position of the loops of a task.
 
     Attributes:
-        kind: step, sleep, signal, sub-tasks or position.
-        name: Name of the step, the sleep, the signal or the call, with a number from its second use on.
+        kind: step, sleep, signal, question, sub-tasks or position.
+        name: Name of the step, the sleep, the signal, the question or the call, with a number from its second use on.
         started_at: When the step or wait began, or the run that stored the position. None for a signal that arrived
             before the task waited for it.
-        ended_at: When it ended, the signal arrived, or the position was stored. None while the task waits.
+        ended_at: When it ended, the signal or the answer arrived, or the position was stored. None while the task
+            waits.
         until: End of a wait with a time limit, while the task waits.
-        has_timed_out: Whether the wait for the signal reached its timeout.
+        has_timed_out: Whether the wait for the signal or the answer reached its timeout.
         has_failed: Whether the sub-tasks failed, or the step failed and the code of the task has caught the failure.
         failures: Number of failed attempts of a step. While it is to be repeated, `started_at` is the last failure.
         workflow_id: Id of the workflow of the sub-tasks, "" for other entries. The home queue of this workflow is the
             queue of the task.
-        result: Result of a step or of sub-tasks, value of a signal, or position, as JSON. b"" if there is none.
+        result: Result of a step or of sub-tasks, value of a signal or an answer, or position, as JSON. b"" if there is
+            none.
+        asked: What a question asks, as JSON. b"" for other entries.
+        by: Who answered a question, "" if it is unknown.
     """
 
     kind: StepKind
@@ -45,6 +51,8 @@ class TimelineEntry:
     failures: int = 0
     workflow_id: str = ""
     result: bytes = field(default=b"", repr=False)
+    asked: bytes = field(default=b"", repr=False)
+    by: str = ""
 
     @property
     def duration(self) -> timedelta | None:
@@ -78,11 +86,30 @@ def read_timeline(keys: Keys, queue: str, task_id: str) -> RequestPlan[Sequence[
         elif letter == "r":
             since = record.get(f"u:{stored}", b"").partition(b" ")[2]
             found.append(_entry("signal", stored, since, first, result=rest, has_timed_out=not rest))
+        elif letter == "q":
+            found.append(_question(name, value, record))
         elif letter == "u" and name not in record and name[:2] in ("z:", "r:"):
             kind = "sleep" if name[0] == "z" else "signal"
             ends = _at(first) if name == waiting else None
             found.append(_entry(kind, name, rest, b"" if kind == "signal" or name == waiting else first, until=ends))
     return sorted(found, key=lambda each: (each.started_at or each.ended_at or _NEVER, each.ended_at or _NEVER))
+
+
+def _question(name: str, value: bytes, record: Record) -> TimelineEntry:
+    """Return the entry for a question, with its answer."""
+    _, since, _, data = value.split(b" ", 3)
+    answered, end = record.get(f"v:{name}", b""), record.get(f"u:v:{name}", b"").partition(b" ")[0]
+    answer = read_answer(answered)
+    return _entry(
+        "question",
+        name,
+        since,
+        answered.partition(b" ")[0],
+        until=None if answered else _at(end),
+        has_timed_out=bool(answered) and answer is None,
+        asked=bytes(msgspec.json.decode(data, type=dict[str, msgspec.Raw])["ask"]),
+        **({} if answer is None else {"result": bytes(answer.value), "by": answer.by}),
+    )
 
 
 def _outcome(result: bytes) -> dict[str, Any]:
@@ -92,7 +119,7 @@ def _outcome(result: bytes) -> dict[str, Any]:
 
 def _entry(kind: StepKind, name: str, since: bytes | int, ended: bytes | int, **more: Any) -> TimelineEntry:
     name = name.removeprefix("z:").removeprefix("r:")
-    name = name.removesuffix("#1") if kind == "signal" else name
+    name = name.removesuffix("#1") if kind in ("signal", "question") else name
     return TimelineEntry(kind=kind, name=name, started_at=_at(since), ended_at=_at(ended), **more)
 
 

@@ -115,7 +115,7 @@ class Audit:
     """
 
     def __init__(self, who: str) -> None:
-        self._who = who
+        self.who = who
 
     @contextmanager
     def action(self, action: str, **facts: Any) -> Iterator[dict[str, Any]]:
@@ -134,10 +134,10 @@ class Audit:
             audit_logger.info(
                 "%s by %r: %s%s",
                 action,
-                self._who,
+                self.who,
                 ended,
                 text,
-                extra={"audit": {"action": action, "who": self._who, "outcome": ended, **fields}},
+                extra={"audit": {"action": action, "who": self.who, "outcome": ended, **fields}},
             )
 
 

@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from taskq_core import TaskInfo, TaskState
+from taskq_core import Question, TaskInfo, TaskState
 from taskq_core import views as records
+from taskq_core.codec import encode_result
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.handles.attempts import Attempt as StoredAttempt
 from taskq_core.inspector import (
@@ -197,8 +198,12 @@ Task = model_of(
     oversized_result=model_of(OversizedResult),
     problem=Text | None,
     message=Octets | None,
-    timeline=list_of(model_of(TimelineEntry, result=Octets)) | None,
+    timeline=list_of(model_of(TimelineEntry, result=Octets, asked=Octets)) | None,
 )
+Questions = wrapper(
+    "Questions", "Open questions of tasks, the oldest first.", questions=list_of(model_of(Question, asked=Octets))
+)
+QuestionAnswered = wrapper("QuestionAnswered", "A question that was answered.", number=int)
 Tasks = model_of(PageOfTasks, tasks=list_of(Task))
 TasksFound = model_of(FoundTasks, "TasksFound", tasks=list_of(Task))
 
@@ -228,8 +233,21 @@ def task_of(
         },
         "timeline": None
         if timeline is None
-        else [{**fields_of(each), "result": shown.octets(name, "result", each.result)} for each in timeline],
+        else [
+            {
+                **fields_of(each),
+                "result": shown.octets(name, "result", each.result),
+                "asked": shown.octets(name, "payload", each.asked),
+            }
+            for each in timeline
+        ],
     }
+
+
+def question_of(question: Question, shown: Shown) -> dict[str, Any]:
+    """Return the visible fields of a question."""
+    asked = shown.octets(question.task, "payload", encode_result(question.asked), most=LISTED_BYTES)
+    return {**fields_of(question), "asked": asked}
 
 
 def tasks_of(found: Any, shown: Shown) -> dict[str, Any]:

@@ -123,6 +123,15 @@ class SignalValue(BaseModel):
     generation: GenerationField
 
 
+class AnswerValue(BaseModel):
+    """The answer to a question."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    value: Any = Field(description="JSON that fits the schema of the question.", examples=[True])
+    generation: GenerationField
+
+
 class PayloadText(BaseModel):
     """A payload in readable form."""
 
@@ -177,6 +186,16 @@ def add_task_list_routes(router: APIRouter, parts: Parts) -> None:
         """List tasks by queue and state: the next to run or first started first, of ended tasks the newest first."""
         return models.tasks_of(await inspector.tasks(queue, state, group=group, page=page, page_size=page_size), shown)
 
+    @router.get("/questions", tags=["tasks"], response_model=models.Questions)
+    async def questions(
+        shown: ShownDep,
+        queue: AnyQueueQuery = None,
+        limit: Annotated[int, Query(ge=1, le=1000, description="Maximum number of questions.")] = 100,
+    ) -> Any:
+        """List the open questions that tasks ask people, the oldest first."""
+        found = await inspector.questions(queue, limit=limit)
+        return {"questions": [models.question_of(each, shown) for each in found]}
+
     @router.get("/tasks/search", tags=["tasks"], response_model=models.TasksFound)
     async def search_tasks(shown: ShownDep, query: Annotated[SearchQuery, Query()]) -> Any:
         """Search tasks. A text that is a whole task id finds only tasks with that id.
@@ -214,6 +233,19 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
                 queue, task_id, name, body.value, number=body.number, generation=body.generation
             )
         return {"signal": name}
+
+    @router.post(f"{TASK}/questions/{{number}}/answer", tags=["tasks"], response_model=models.QuestionAnswered)
+    async def answer_task(
+        queue: QueuePath,
+        task_id: TaskIdPath,
+        number: Annotated[int, Path(ge=1, description="`number` of the question.", examples=[1])],
+        body: AnswerValue,
+        audit: AuditDep,
+    ) -> Any:
+        """Answer a question of a task. Only the first answer counts. The task can read the name of the caller."""
+        with audit.action("answer", queue=queue, task_id=task_id, question=number):
+            await inspector.answer_task(queue, task_id, number, body.value, by=audit.who, generation=body.generation)
+        return {"number": number}
 
     @router.delete(f"{TASK}/steps/{{name:taskq_any}}", tags=["tasks"], response_model=models.StepForgotten)
     async def forget_step(

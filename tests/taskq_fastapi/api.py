@@ -54,6 +54,10 @@ def populate(taskq: TaskQ, server: RedisServer, word: str = "w") -> None:
     run = WorkerInfo(host="h", pid=1, server_id="s", task_id="1", task_type="note", queue="default")
     client = server.client
     client.sadd("asynq:queues", "default")  # a client that enqueued before a flush does not register the queue again
+    asked = json.dumps({"task": "note", "ask": {"word": word}, "schema": {}})
+    client.hset("asynq:{default}:t:1", "taskq_steps", "7")
+    client.hset("taskq:{default}:steps:1", mapping={"of": "7", "q:pay#1": f"1 {NOW_NS // 10**6} 0 {asked}"})
+    client.zadd("taskq:{default}:questions", {"pay#1\n1": NOW_NS // 10**6})
     client.rpush("asynq:schedulers:{h:1:s}", entry.encode())
     client.zadd("asynq:schedulers", {"asynq:schedulers:{h:1:s}": LATER_S})
     client.zadd("asynq:scheduler_history:nightly", {event.encode(): LATER_S})
@@ -77,6 +81,7 @@ LOOKS = (
     "/tasks/search?text=x&name=note",
     "/tasks/search?queue=default&state=pending&name_part=no",
     "/tasks/default/1",
+    "/questions",
     "/workers",
     "/schedules",
     "/schedules/nightly/events",
@@ -94,6 +99,7 @@ CHANGES: tuple[tuple[str, str, Any], ...] = (
     ("PATCH", "/queues/default", {"paused": True}),
     ("POST", "/tasks/default/1", {"action": "retry", "after": 60}),
     ("POST", "/tasks/default/1/signals/review", {"value": True}),
+    ("POST", "/tasks/default/1/questions/1/answer", {"value": True}),
     ("DELETE", "/tasks/default/1/steps/fetch", None),
     ("PATCH", "/tasks/default/1", {"payload": {"value": {"number": 2}}}),
     ("POST", f"/workflows/default/{models.ID}", {"action": "retry"}),

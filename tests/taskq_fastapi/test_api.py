@@ -12,7 +12,7 @@ import pytest
 from fastapi import Depends, FastAPI, Request, Response
 from httpx import AsyncClient as HttpClient
 
-from taskq_core import TaskContext, TaskQ, chain
+from taskq_core import Answer, TaskContext, TaskQ, chain
 from taskq_core.inspector import AsyncInspector
 from taskq_core.testing import adrain
 from taskq_core.workflow import group, step
@@ -681,6 +681,39 @@ async def test_a_waiting_task_is_read_signaled_once_and_one_step_is_deleted(
     late = await web.post(f"{url}/signals/review", json={"value": {"approved": True}})
     assert (late.status_code, late.json()["state"]) == (409, "completed")
     assert (await web.post("/tasks/default/x/signals/review", json={})).status_code == 404
+
+
+async def test_questions_are_listed_and_answered_once(
+    taskq: TaskQ, web: HttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    @taskq.task(retention=60)
+    async def pay(context: TaskContext) -> list[object]:
+        answer = await context.areceive("pay", Answer[bool], ask={"amount": "9.99"})
+        return [answer.value, answer.by]
+
+    task_id = (await pay.adelay()).id
+    await adrain(taskq)
+
+    [question] = (await web.get("/questions")).json()["questions"]
+    assert (question["name"], question["number"], question["task_id"]) == ("pay", 1, task_id)
+    assert (question["asked"]["value"], question["answer_schema"]) == ({"amount": "9.99"}, {"type": "boolean"})
+    assert (await web.get("/questions?queue=nowhere")).status_code == 404
+    async with requests(api_app(taskq, allow_anonymous=True)) as hidden:
+        [shown] = (await hidden.get("/questions")).json()["questions"]
+        [entry] = (await hidden.get(f"/tasks/default/{task_id}")).json()["timeline"]
+    assert (shown["asked"]["omitted"], entry["asked"]["omitted"]) == ("hidden", "hidden")
+
+    url = f"/tasks/default/{task_id}/questions"
+    bodies = [(1, {"value": 7}), (2, {"value": True}), (1, {"value": True, "generation": "1"}), (1, {"value": True})]
+    with caplog.at_level("INFO", "taskq.audit"):
+        answers = [await web.post(f"{url}/{number}/answer", json=body) for number, body in (*bodies, bodies[-1])]
+    assert [each.status_code for each in answers] == [422, 409, 404, 200, 409]
+    assert f"answer by '127.0.0.1': done queue='default' task_id='{task_id}' question=1" in caplog.text
+    await adrain(taskq)
+    task = (await web.get(f"/tasks/default/{task_id}")).json()
+    assert task["result"]["value"] == [True, "127.0.0.1"]
+    [entry] = task["timeline"]
+    assert (entry["kind"], entry["by"], entry["asked"]["value"]) == ("question", "127.0.0.1", {"amount": "9.99"})
 
 
 async def test_results_of_steps_are_hidden_when_payloads_are_hidden(taskq: TaskQ) -> None:

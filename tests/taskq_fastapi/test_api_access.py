@@ -290,7 +290,7 @@ async def test_the_audit_log_has_each_change_with_its_user_and_without_payloads(
     notes = [record for record in caplog.records if record.name == "taskq.audit"]
     entries: list[Any] = [record.audit for record in notes]  # type: ignore[attr-defined]
     assert [each["action"] for each in entries[:-1]] == [
-        *("pause", "retry", "signal", "forget_step", "update_payload", "retry_workflow", "run_all"),
+        *("pause", "retry", "signal", "answer", "forget_step", "update_payload", "retry_workflow", "run_all"),
         *(
             "set_limit",
             "clear_limit",

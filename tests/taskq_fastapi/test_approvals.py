@@ -1,15 +1,19 @@
 """Test links by which people answer waiting tasks."""
 
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from taskq_core import ConfigurationError, TaskContext, TaskQ
+from taskq_core import Answer, ConfigurationError, TaskContext, TaskQ
 from taskq_core.errors import StepError
 from taskq_core.testing import drain
+from taskq_core.views.approvals import _signed
 from taskq_fastapi import taskq_lifespan
 from taskq_fastapi.approvals import approval_router, approval_url
 from tests.redis_server import RedisServer
@@ -104,6 +108,99 @@ def test_a_link_works_before_the_task_waits(taskq: TaskQ, web: TestClient) -> No
     drain(taskq)
 
     assert handle.result(timeout=0) is False
+
+
+@dataclass
+class Refund:
+    """An answer with fields."""
+
+    approved: bool
+    share: Literal["all", "half"]
+    days: int = 14
+    note: str | None = None
+
+
+def test_a_link_shows_the_question_with_a_form_and_answers_only_this_question(taskq: TaskQ, web: TestClient) -> None:
+    urls: list[str] = []
+    answers: list[Refund] = []
+
+    def mail(url: str) -> None:
+        urls.append(url)
+        assert "has not asked yet" in web.post(url, data={"choice": "Approve"}).text
+
+    @taskq.task(retention=60)
+    def refund(context: TaskContext) -> list[str]:
+        got: list[Answer[Refund]] = []
+        for order in (1, 2):
+            url = approval_url(context, "refund", by="boss", secret=SECRET, base_url="http://testserver/approvals")
+            context.step("mail", mail, url)
+            got.append(context.receive("refund", Answer[Refund], ask={"order": order, "<b>": "9.99"}))
+        answers.extend(each.value for each in got)
+        return [each.by for each in got]
+
+    handle = refund.delay()
+    drain(taskq)
+    shown = web.get(urls[0])
+    assert shown.status_code == 200
+    for html in (
+        "<h1>refund</h1>",
+        "<dt>order<dd>1<dt>&lt;b&gt;<dd>9.99",
+        '<select name="share"><option value="&quot;all&quot;">all<option value="&quot;half&quot;">half</select>',
+        '<input type="number" name="days" value="14">',
+        '<button name="choice" value="Approve">Approve</button> <button name="choice" value="Reject">Reject</button>',
+        '<input type="hidden" name="number" value="1">',
+    ):
+        assert html in shown.text
+    wrong = [
+        {"choice": "Approve", "number": "1"},
+        {"choice": "Approve", "number": "1", "share": '"most"'},
+        {"choice": "Approve", "number": "1", "share": '"all"', "days": "x"},
+    ]
+    assert [web.post(urls[0], data=each).status_code for each in wrong] == [400] * 3
+    fields = {"number": "1", "share": '"half"', "days": "7", "note": ""}
+    assert web.post(urls[0], data={"choice": "Reject", **fields}).status_code == 200
+    assert web.post(urls[0], data={"choice": "Approve", **fields}).status_code == 409
+    drain(taskq)
+    assert web.post(urls[0], data={"choice": "Approve", **fields}).status_code == 409
+    assert web.post(urls[1], data={"choice": "Approve", **fields}).status_code == 409, "the number of the first"
+    assert web.post(urls[1], data={"choice": "Approve", "number": "2", "share": '"all"'}).status_code == 200
+    drain(taskq)
+    assert handle.result(timeout=0) == ["boss", "boss"]
+    assert answers == [Refund(approved=False, share="half", days=7), Refund(approved=True, share="all")]
+
+
+def test_a_link_from_before_the_code_asked_still_answers(taskq: TaskQ, web: TestClient) -> None:
+    """Also its first wait, which was for a signal."""
+    urls: list[str] = []
+    asks: dict[str, Any] = {}
+
+    @taskq.task(retention=60)
+    def review(context: TaskContext) -> list[bool]:
+        got = []
+        for _ in range(2):
+            url = approval_url(context, "review", question="?", secret=SECRET, base_url="http://testserver/approvals")
+            context.step("mail", urls.append, without_number_of_the_question(url))
+            got.append(context.receive("review", bool, **asks))
+        return got
+
+    handle = review.delay()
+    drain(taskq)
+    asks["ask"] = {"photo": 7}
+    assert web.post(urls[0], params={"choice": "Reject"}).status_code == 200
+    drain(taskq)
+    assert web.post(urls[0], params={"choice": "Reject"}).status_code == 409
+    assert "photo" in web.get(urls[1]).text
+    assert web.post(urls[1], params={"choice": "Approve"}).status_code == 200
+    drain(taskq)
+    assert handle.result(timeout=0) == [False, True]
+
+
+def without_number_of_the_question(url: str) -> str:
+    """Return the link as an earlier release made it."""
+    base, _, token = url.rpartition("/")
+    content = json.loads(urlsafe_b64decode(token.partition(".")[0]))
+    del content["asked"]
+    return f"{base}/{_signed(urlsafe_b64encode(json.dumps(content).encode()), SECRET.encode()).decode()}"
 
 
 @pytest.mark.parametrize("steps_first", [False, True], ids=["first", "after a step"])

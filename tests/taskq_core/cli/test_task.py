@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from taskq_core import TaskHandle, TaskInfo, TaskQ, TaskState
+from taskq_core import Answer, TaskContext, TaskHandle, TaskInfo, TaskQ, TaskState
 from taskq_core.broker.operations import runs
 from taskq_core.cli import task as task_command
 from taskq_core.cli.render import Output
@@ -583,6 +583,38 @@ def test_a_task_with_steps_shows_its_wait_and_its_timeline(run: Run, run_json: R
     assert (document["wait"]["kind"], document["wait"]["name"]) == ("signal", "review")
     assert [each["kind"] for each in document["timeline"]] == ["step", "sub-tasks", "signal"]
     assert document["timeline"][0]["result"] == '{"photo":7}'
+
+
+def test_the_inbox_lists_questions_and_answer_answers_one(run: Run, run_json: RunJson, app: TaskQ) -> None:
+    @app.task(retention=60)
+    def pay(context: TaskContext) -> list[object]:
+        answer = context.receive("pay", Answer[bool], ask={"amount": "9.99"})
+        return [answer.value, answer.by]
+
+    assert run("inbox").stdout == "no open questions\n"
+    task_id = pay.delay().id
+    drain(app)
+
+    shown = run("inbox")
+    assert re.search(rf'{task_id} .* pay .*{{"amount":"9.99"}}', shown.stdout)
+    assert (
+        f'taskq task answer --queue default {task_id} 1 JSON. The JSON must fit the schema: {{"type":"boolean"}}'
+        in (shown.stdout + shown.stderr)
+    )
+    [listed] = run_json("inbox", "-q", "default")["questions"]
+    assert (listed["task_id"], listed["number"], listed["asked"]) == (task_id, 1, {"amount": "9.99"})
+    line = f'question pay, {re.escape(listed["since"][:10])}\\S* \\S+Z, {{"amount":"9.99"}}: waiting\n'
+    assert re.search(line, run("task", "inspect", "-q", "default", task_id).stdout)
+
+    answer = ("task", "answer", "-q", "default", task_id)
+    assert "is not JSON" in run(*answer, "1", "yes", status=2).stderr
+    assert "does not fit" in run(*answer, "1", "7", status=1).stderr
+    assert "question 2 of the task is not open" in run(*answer, "2", "true", status=1).stderr
+    assert run(*answer, "1", "true", "--by", "ann").stdout == f"answered question 1 of {task_id}\n"
+    drain(app)
+    [document] = run_json("task", "inspect", "-q", "default", task_id)["tasks"]
+    assert (document["result"], document["timeline"][0]["by"]) == ('[true,"ann"]', "ann")
+    assert "answered by ann: true\n" in run("task", "inspect", "-q", "default", task_id).stdout
 
 
 def test_signals_are_sent_and_steps_are_deleted(run: Run, run_json: RunJson, app: TaskQ) -> None:

@@ -61,7 +61,7 @@ async def test_only_an_answer_ends_the_wait_and_the_code_reads_who_answered(
     question = await asked(handle)
     assert (question.task, question.name, question.number, question.key) == (task.name, "review", 1, "review#1")
     assert question.asked == {"order": 17, "amount": "9.99"}
-    assert question.schema["$defs"]["Review"]["required"] == ["approved"]
+    assert question.answer_schema["$defs"]["Review"]["required"] == ["approved"]
     assert (question.until, question.task_id, question.queue) == (None, handle.id, handle.queue)
     wait = handle.refresh().wait
     assert wait is not None
@@ -116,7 +116,7 @@ async def test_a_question_ends_with_its_timeout(app: TaskQ, start: Runner, clock
     assert abs(first.until - first.since - timedelta(seconds=60)) < timedelta(seconds=2)
     await clock.advance(61)
     await until(lambda: (found := handle.question()) is not None and found.number == 2)
-    assert (await asked(handle)).schema == {"enum": ["x", "y"]}
+    assert (await asked(handle)).answer_schema == {"enum": ["x", "y"]}
     assert [each.name for each in inspector.questions()] == ["b"]
     with pytest.raises(TaskStateError):
         await handle.aanswer(1, value=True)
