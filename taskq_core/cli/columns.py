@@ -13,7 +13,6 @@ from taskq_core.cli.render import (
     shown_span,
 )
 from taskq_core.cli.table import Column
-from taskq_core.codec import encode_result
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import UnreadableTask, WorkerProcess
 from taskq_core.views import StoreRow, WorkflowRow
@@ -48,7 +47,7 @@ QUESTIONS = (
     Column("No.", lambda each: each.number, right=True),
     Column("Task", lambda each: each.task, drop=4),
     Column("Question", lambda each: each.name),
-    Column("Asked", lambda each: encode_result(each.asked).decode(), drop=1),
+    Column("Asked", lambda each: listed_bytes(each.data), drop=1),
     Column("Since", lambda each: shown_moment(each.since), drop=2),
     Column("Until", lambda each: shown_moment(each.until), drop=5),
 )

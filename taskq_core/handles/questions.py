@@ -12,7 +12,7 @@ from taskq_core.broker.operations.operation import Confirmation
 from taskq_core.broker.operations.steps import ListedQuestion, Record
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
-from taskq_core.codec import Schema, check_answer, decode_signal
+from taskq_core.codec import Schema, check_answer, decode_signal, encode_result
 from taskq_core.errors import ConfigurationError, TaskStateError
 from taskq_core.handles.durable import check_sent
 from taskq_core.telemetry import current_traceparent
@@ -48,6 +48,11 @@ class Question:
     until: datetime | None
     key: str
     generation: str
+
+    @property
+    def data(self) -> bytes:
+        """What is asked, as JSON."""
+        return encode_result(self.asked)
 
 
 class _Asked(msgspec.Struct):

@@ -19,6 +19,7 @@ from taskq_core.settings import CONCURRENCY_MAX
 from taskq_core.tasks.limits import HEADER as LIMITS_HEADER
 from taskq_core.telemetry import trace_id
 from taskq_core.views.aio import AsyncDashboard
+from taskq_core.views.answer_forms import AnswerField, AnswerForm, answer_form
 from taskq_core.views.graph_svg import graph_svg
 from taskq_core.views.lines import Points, bars, line_path, scale_top
 from taskq_core.views.offered import blank_arguments, call_of, signature_of, summary_of
@@ -67,6 +68,8 @@ __all__ = [
     "STATES",
     "WORKFLOWS_MAX",
     "WORKFLOW_SCAN_MAX",
+    "AnswerField",
+    "AnswerForm",
     "AsyncDashboard",
     "Attempt",
     "Dashboard",
@@ -99,6 +102,7 @@ __all__ = [
     "WorkflowState",
     "WorkflowsPage",
     "after_text",
+    "answer_form",
     "as_text",
     "attempt_text",
     "bars",

@@ -58,12 +58,14 @@ SIGNALS = {
 _SIGNAL_QUESTIONS = {
     "approve": marked("Approve “%(signal)s” of the task %(name)s?"),
     "reject": marked("Reject “%(signal)s” of the task %(name)s?"),
+    "answer": marked("Answer “%(signal)s” of the task %(name)s?"),
     "send_signal": marked("Send a value to the task %(name)s, which waits for “%(signal)s”?"),
 }
 STEP_KINDS = (
     pmarked("step of a task", "step"),
     pmarked("step of a task", "sleep"),
     pmarked("step of a task", "signal"),
+    pmarked("step of a task", "question"),
     pmarked("step of a task", "sub-tasks"),
     pmarked("step of a task", "position"),
 )
@@ -107,12 +109,12 @@ def question(action: TaskAction, whom: str, count: int) -> str:
 
 
 def signal_question(button: str, name: str, signal: str) -> str:
-    """Return the question that a user must confirm before a button in `SIGNALS` answers a task.
+    """Return the question that a user must confirm before a button answers a task.
 
     Args:
-        button: Key of the button.
+        button: Key of the button in `SIGNALS`; or approve, reject or answer for a question.
         name: Name of the task.
-        signal: Name of the signal that the task waits for.
+        signal: Name of the signal or of the question that the task waits for.
     """
     return gettext(_SIGNAL_QUESTIONS[button], name=name, signal=signal)
 

@@ -17,7 +17,7 @@ does not exist.
 from importlib import import_module
 
 _MODULES = (
-    *("queues", "queue", "tasks", "task", "task_actions", "enqueue", "workflows", "workers", "schedules"),
+    *("queues", "queue", "tasks", "task", "task_actions", "enqueue", "inbox", "workflows", "workers", "schedules"),
     *("metrics", "types", "redis", "settings"),
 )
 

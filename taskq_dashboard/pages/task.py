@@ -30,6 +30,7 @@ from taskq_dashboard.blobs import listed, result_of, whole
 from taskq_dashboard.errors import BadRequestError
 from taskq_dashboard.form import Form
 from taskq_dashboard.labels import span
+from taskq_dashboard.pages.inbox import row_of
 from taskq_dashboard.registry import Done, Question, action, page
 from taskq_dashboard.task_table import mark_of, status_of
 from taskq_dashboard.view import Shown, View, link
@@ -66,6 +67,8 @@ async def show(view: View) -> Shown:
     # The page shows the time of the enqueue among the times.
     headers = shown.headers(name, {key: value for key, value in task.headers.items() if key != ENQUEUED})
     known = view.services.taskq.tasks.get(name)
+    asks = task.wait is not None and task.wait.kind == "question"
+    questions = await view.inspector.questions(queue, task_id) if asks else []
     return view.page(
         "task.html",
         title=name,
@@ -80,8 +83,10 @@ async def show(view: View) -> Shown:
         workflow=workflow_of(task),
         signals=[(do, gettext(label)) for do, (label, _) in SIGNALS.items()],
         timeline=[
-            (each, listed(shown, name, "result", each.result)) for each in await view.dashboard.timeline(queue, task_id)
+            (each, listed(shown, name, "payload", each.asked), listed(shown, name, "result", each.result))
+            for each in await view.dashboard.timeline(queue, task_id)
         ],
+        questions=[row_of(view, each) for each in questions],
         trace=trace_id(task.headers),
         trace_link=trace_url(view.services.taskq.settings.trace.url, task.headers),
         is_editable=is_editable(task) and view.shown.may_ask_payloads,

@@ -16,7 +16,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from taskq_core import Question, TaskInfo, TaskState
 from taskq_core import views as records
-from taskq_core.codec import encode_result
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.handles.attempts import Attempt as StoredAttempt
 from taskq_core.inspector import (
@@ -246,7 +245,7 @@ def task_of(
 
 def question_of(question: Question, shown: Shown) -> dict[str, Any]:
     """Return the visible fields of a question."""
-    asked = shown.octets(question.task, "payload", encode_result(question.asked), most=LISTED_BYTES)
+    asked = shown.octets(question.task, "payload", question.data, most=LISTED_BYTES)
     return {**fields_of(question), "asked": asked}
 
 

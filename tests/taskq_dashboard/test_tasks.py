@@ -5,12 +5,14 @@ import html
 import logging
 import re
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
+from unittest.mock import ANY
 
 import pytest
 from httpx import AsyncClient, Response
 
-from taskq_core import Concurrency, TaskQ, TaskState
+from taskq_core import Answer, Concurrency, TaskContext, TaskQ, TaskState
 from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.testing import adrain
 from taskq_core.wire import decode_message
@@ -792,6 +794,87 @@ async def test_a_waiting_task_shows_its_steps_and_is_approved_once(
     assert notes[0] == f"task-signal by 'olga': done {facts}'approve'"
     assert notes[-1] == f"task-signal by 'olga': done {facts}'send_signal'"
     assert "blurred" not in caplog.text
+
+
+@dataclass
+class Refund:
+    """An answer with fields."""
+
+    approved: bool
+    share: Literal["all", "half"]
+
+
+async def test_the_inbox_shows_questions_and_the_first_answer_counts(
+    taskq: TaskQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    @taskq.task(name="shop:refund", retention=60)
+    async def refund(context: TaskContext) -> list[str]:
+        got = [await context.areceive("refund", Answer[Refund], ask={"order": order}) for order in (17, 18)]
+        return [f"{each.by} {each.value.approved} {each.value.share}" for each in got]
+
+    await refund.using(task_id="refund-1").adelay()
+    await adrain(taskq)
+    caplog.set_level(logging.INFO, "taskq.audit")
+
+    async with looking(dashboard_of(taskq)) as web:
+        inbox = await web.get("/inbox")
+        page = await web.get("/task?queue=default&id=refund-1")
+        approve, reject = [each for each in Fields(inbox.text).links if each.startswith("task-answer?")]
+
+        async def answer(question: str, **fields: str) -> str:
+            asked = await web.get(f"/{question}")
+            if asked.status_code != 200:
+                return text_of(asked)
+            form = Fields(asked.text)
+            assert re.search('the task shop:refund\\? { "order": 1[78] }', text_of(asked))
+            done = await web.post(
+                f"/{form.forms[-1]}", data={**form.hidden, **fields}, headers={"sec-fetch-site": "same-origin"}
+            )
+            location = done.headers.get("location")
+            return text_of(done) if location is None else message_of(await web.get("/" + location))
+
+        wrong = await answer(approve, **{"a.share": '"most"'})
+        answers = [await answer(each, **{"a.share": '"half"'}) for each in (reject, approve)]
+        await adrain(taskq)
+        late = await answer(reject, **{"a.share": '"all"'})
+        second = [each for each in Fields((await web.get("/inbox")).text).links if each.startswith("task-answer?")]
+        answers.append(await answer(second[0], **{"a.share": '"all"'}))
+        await adrain(taskq)
+        ended, empty = await web.get("/task?queue=default&id=refund-1"), await web.get("/inbox")
+
+    assert re.search(r'refund shop:refund \{"order": 17\} .* Approve refund Reject refund', text_of(inbox))
+    assert "task-answer?" in page.text
+    assert re.search(r'question refund .* waits \{"order": 17\}', text_of(page))
+    assert "does not fit" in wrong
+    assert answers == ["The question “refund” was answered.", ANY, "The question “refund” was answered."]
+    assert "already answered" in answers[1]
+    assert "already answered" in late
+    assert '[ "olga False half", "olga True all" ]' in text_of(ended)
+    assert "answered by olga" in text_of(ended)
+    assert "No task asks a question." in text_of(empty)
+    notes = [record.getMessage() for record in caplog.records if record.name == "taskq.audit"]
+    assert notes[1] == "task-answer by 'olga': done queue='default' id='refund-1' number='1' do='Reject'"
+    assert "half" not in "".join(notes)
+
+
+async def test_viewers_see_questions_without_their_data_and_answer_none(taskq: TaskQ) -> None:
+    @taskq.task
+    async def pay(context: TaskContext) -> None:
+        await context.areceive("pay", bool, ask={"card": "secret"})
+
+    await pay.using(task_id="pay-1").adelay()
+    await adrain(taskq)
+    fields = {"queue": "default", "id": "pay-1", "number": "1", "do": "Approve"}
+
+    async with looking(dashboard_of(taskq), user="vera:viewer") as web:
+        pages = [await web.get(path) for path in ("/inbox", "/task?queue=default&id=pay-1")]
+        asked = await web.get("/task-answer", params=fields)
+        sent = await act(web, "/task-answer", **fields)
+
+    assert [("hidden" in text_of(each), "secret" in each.text, "task-answer?" in each.text) for each in pages] == [
+        (True, False, False)
+    ] * 2
+    assert (asked.status_code, sent.status_code) == (403, 403)
 
 
 async def test_viewers_see_the_steps_without_results_and_send_no_signals(taskq: TaskQ) -> None:
