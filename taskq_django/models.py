@@ -73,6 +73,7 @@ class Task(RedisModel):
         workers: Host and process id of running workers, by the token that tasks store.
         timeline: Its steps. Only its own page reads them.
         hides_payload: Whether the user may not see payloads. The record then has no payload.
+        user: Name of the user who sees it.
     """
 
     id = models.CharField(_("id"), max_length=256, primary_key=True)
@@ -80,6 +81,7 @@ class Task(RedisModel):
     workers: Mapping[str, str] = MappingProxyType({})
     timeline: Any = ()
     hides_payload = False
+    user = ""
 
     class Meta(RedisModel.Meta):  # noqa: D106 - Django's own form
         default_permissions = ("add", "change", "delete", "view")
@@ -97,6 +99,30 @@ class Task(RedisModel):
         wait = getattr(self.record, "wait", None)
         state = f"{self.record.state} {wait.name}#{wait.number}" if wait else str(self.record.state)
         return f"@{self.record.generation} {state}" if self.record.generation else state
+
+
+class Question(RedisModel):
+    """An open question of a task, for the admin.
+
+    Attributes:
+        user: Name of the user who sees it.
+    """
+
+    id = models.CharField(_("id"), max_length=512, primary_key=True)
+
+    user = ""
+
+    class Meta(RedisModel.Meta):  # noqa: D106 - Django's own form
+        verbose_name = _("open question")
+        verbose_name_plural = _("open questions")
+
+    def __str__(self) -> str:
+        return str(self.pk) if self.record is None else f"{self.record.name} {self.record.task}"
+
+    @property
+    def mark(self) -> str:
+        """Generation of the task."""
+        return f"@{self.record.generation} "
 
 
 class Worker(RedisModel):

@@ -9,6 +9,7 @@ from taskq_django.admin.base import RedisAdminMixin
 from taskq_django.admin.live import LiveMixin
 from taskq_django.admin.outbox import OutboxTaskAdmin, OutboxTaskAdminMixin
 from taskq_django.admin.periodic import PeriodicTaskAdmin, PeriodicTaskAdminMixin
+from taskq_django.admin.questions import QuestionAdmin, QuestionAdminMixin
 from taskq_django.admin.queues import QueueAdmin, QueueAdminMixin
 from taskq_django.admin.tasks import TaskAdmin, TaskAdminMixin
 from taskq_django.admin.workers import WorkerAdmin, WorkerAdminMixin
@@ -20,6 +21,8 @@ __all__ = [
     "OutboxTaskAdminMixin",
     "PeriodicTaskAdmin",
     "PeriodicTaskAdminMixin",
+    "QuestionAdmin",
+    "QuestionAdminMixin",
     "QueueAdmin",
     "QueueAdminMixin",
     "RedisAdminMixin",

@@ -42,7 +42,7 @@ class AdminForm(forms.Form):
     columns: ClassVar[Mapping[str, "models.Field[Any, Any]"]] = {}
     """The model field of each form field."""
 
-    def __init__(self, modeladmin: Any, request: HttpRequest, data: Any = None) -> None:
+    def __init__(self, modeladmin: Any, request: HttpRequest, data: Any = None, rows: Any = ()) -> None:
         super().__init__(data)
         for name, column in self.columns.items():
             self.add(modeladmin, request, name, column)
@@ -97,7 +97,8 @@ def confirmed_action(
         @functools.wraps(function)
         def action(modeladmin: Any, request: HttpRequest, rows: Any) -> HttpResponse | None:
             is_confirmed = request.method == "POST" and CONFIRMED_VAR in request.POST
-            confirm_form = None if form is None else form(modeladmin, request, request.POST if is_confirmed else None)
+            posted = request.POST if is_confirmed else None
+            confirm_form = None if form is None else form(modeladmin, request, posted, rows)
             if is_confirmed and (confirm_form is None or confirm_form.is_valid()):
                 given = {} if confirm_form is None else confirm_form.cleaned_data
                 return function(modeladmin, request, rows, shown_marks=_shown_marks(request), **given)

@@ -155,8 +155,8 @@ class EmptyForm(AdminForm):
         help_text=_("Running tasks are not deleted."),
     )
 
-    def __init__(self, modeladmin: Any, request: HttpRequest, data: Any = None) -> None:
-        super().__init__(modeladmin, request, data)
+    def __init__(self, modeladmin: Any, request: HttpRequest, data: Any = None, rows: Any = ()) -> None:
+        super().__init__(modeladmin, request, data, rows)
         queues = modeladmin.overview(request).queues
         if not is_across(request):
             match = request.resolver_match

@@ -97,8 +97,8 @@ class RetryForm(AdminForm):
 class MoveForm(AdminForm):
     """Asks for the queue to which tasks are moved: an existing or a configured queue."""
 
-    def __init__(self, modeladmin: Any, request: HttpRequest, data: Any = None) -> None:
-        super().__init__(modeladmin, request, data)
+    def __init__(self, modeladmin: Any, request: HttpRequest, data: Any = None, rows: Any = ()) -> None:
+        super().__init__(modeladmin, request, data, rows)
         choices = [(name, name) for name in modeladmin.queue_names(request)]
         self.add(modeladmin, request, "to_queue", models.CharField(gettext_lazy("To queue"), choices=choices))
 
@@ -129,6 +129,9 @@ def _signal_action(name: str, description: Any) -> Any:
 
     def act(self: Any, row: Task, _deadline: object, value: object = sent) -> tuple[str, int]:
         wait = getattr(row.record, "wait", None)
+        if wait is not None and wait.kind == "question":
+            _answer(row, f"{wait.name}#{wait.number}", value)
+            return f"Answered the question “{wait.name}”{'' if sent is None else f' with {json.dumps(sent)}'}.", 1
         if wait is None or wait.kind != "signal":
             raise SkippedError(gettext_lazy("not waiting for a signal"))
         Inspector(taskq).signal_task(
@@ -163,6 +166,18 @@ def _signal_action(name: str, description: Any) -> Any:
         permissions=["signal"],
         form=SignalForm if sent is None else None,
     )(act)
+
+
+def _answer(row: Task, key: str, value: object) -> None:
+    """Answer the question for which a task waits."""
+    record = row.record
+    found = Inspector(taskq).questions(record.queue, record.id)
+    question = next((each for each in found if each.key == key), None)
+    if question is None:
+        raise SkippedError(gettext_lazy("changed since the page was loaded"))
+    Inspector(taskq).answer_task(
+        record.queue, record.id, question.number, value, by=row.user, generation=record.generation
+    )
 
 
 def _task_action(name: str, description: Any, permission: str, **more: Any) -> Any:
@@ -242,7 +257,7 @@ class TaskActions(RedisAdminMixin):
     def offers(self, action: str, obj: Any) -> bool:
         """Return whether the state of a task allows an action."""
         if action in labels.SIGNALS:
-            return obj.record.wait is not None and obj.record.wait.kind == "signal"
+            return obj.record.wait is not None and obj.record.wait.kind in ("signal", "question")
         return action not in ACTIONS or obj.record.state in ALLOWED_STATES[ACTIONS[action]]
 
     def _act(

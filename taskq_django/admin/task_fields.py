@@ -27,6 +27,10 @@ RESULT_BYTES = 800
 _WHICH = ("task_name", "task_id", "task_queue", "task_state", "waits_for", "attempts_used", "group", "workflow")
 
 
+def _shortened(data: bytes) -> str:
+    return Truncator(data[:RESULT_BYTES].decode("utf-8", "replace")).chars(RESULT_BYTES // 4)
+
+
 class TaskFields(MixinBase):
     """The fields of tasks. Fields without a value are omitted."""
 
@@ -79,9 +83,9 @@ class TaskFields(MixinBase):
         steps = []
         for each in task.timeline:
             linked = task.links.workflow(each.name, task.record.queue, each.workflow_id)
-            text = each.result[:RESULT_BYTES].decode("utf-8", "replace")
+            asked, result = _shortened(each.asked), _shortened(each.result)
             name = linked if each.workflow_id else each.name
-            steps.append((each, pgettext("step of a task", each.kind), name, Truncator(text).chars(RESULT_BYTES // 4)))
+            steps.append((each, pgettext("step of a task", each.kind), name, asked, result))
         return render("steps.html", steps=steps) if steps else ""
 
     @admin.display(description=_("waits for"))

@@ -124,6 +124,7 @@ class TaskRows(FilteredRows):
         self._inspector = Inspector(taskq)
         self._dashboard = Dashboard(self._inspector)
         self._order: tuple[str, ...] = ()
+        self._user = request.user.get_username()
 
     @property
     def infos(self) -> Sequence[QueueInfo]:
@@ -200,7 +201,7 @@ class TaskRows(FilteredRows):
     def _row(self, record: TaskRecord) -> Task:
         hides_payload = not self.wanted.in_payload
         shown = without_payload(record) if hides_payload else record
-        task: Task = row_of(Task, key_of(record.queue, record.id), shown, hides_payload=hides_payload)
+        task: Task = row_of(Task, key_of(record.queue, record.id), shown, hides_payload=hides_payload, user=self._user)
         return task
 
     def _whole(self, record: TaskRecord) -> TaskRecord:

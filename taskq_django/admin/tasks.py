@@ -133,7 +133,8 @@ class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage):
         task = super().read_one(request, key)
         if task is not None:
             timeline = Dashboard(Inspector(taskq)).timeline(task.record.queue, task.record.id)
-            task.timeline = [replace(each, result=b"") for each in timeline] if task.hides_payload else timeline
+            hidden = [replace(each, result=b"", asked=b"") for each in timeline]
+            task.timeline = hidden if task.hides_payload else timeline
         return task
 
     # --- the page of one task -----------------------------------------------------------------------------------------

@@ -237,6 +237,7 @@ def test_migrate_creates_permissions_and_the_outbox() -> None:
         *(
             "view_outboxtask",
             "view_payload",
+            "view_question",
             "view_queue",
             "view_task",
             "view_worker",

@@ -3,15 +3,17 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from html import unescape
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.core.management import call_command
 from django.test import Client
 
+from taskq_core import Answer, TaskContext
 from taskq_core.inspector import Inspector
 from taskq_core.testing import drain
 from taskq_django import taskq
@@ -414,3 +416,91 @@ def test_a_user_without_the_permission_cannot_approve(client: Client, waiting: A
     assert waiting.refresh().state == "scheduled"
     _, archive = act(client, waiting, "archive_tasks")
     assert archive() == ["1 task was archived."]
+
+
+@dataclass
+class Refund:
+    """An answer with fields."""
+
+    approved: bool
+    share: Literal["all", "half"]
+    days: int = 14
+
+
+@pytest.fixture
+def asking(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return tasks that ask questions."""
+    monkeypatch.setattr(taskq, "_tasks", {})
+
+    @taskq.task(name="shop:refund", retention=60)
+    def refund(context: TaskContext) -> list[str]:
+        answer = context.receive("refund", Answer[Refund], ask={"card": "X-17"})
+        paid = context.receive("paid", Answer[bool], ask={"amount": "9.99"})
+        return [f"{answer.by} {answer.value.share} {answer.value.days}", f"{paid.by} {paid.value}"]
+
+    handle = refund.delay()
+    drain(taskq)
+    return handle
+
+
+def answering(client: Client, action: str, **fields_of_form: str) -> tuple[str, Callable[[], list[str]]]:
+    """Open the form that answers the only question. Return it, and a function that sends it."""
+    address = f"{questions_of(client)[0]}act/{action}/"
+    asked = client.get(address).content.decode()
+    data = {**fields(asked, '<form method="post" novalidate'), **fields_of_form}
+    return unescape(asked), lambda: messages(client.post(address, data, follow=True).content.decode())
+
+
+def questions_of(client: Client) -> list[str]:
+    """Return the addresses of the pages of the questions in the inbox."""
+    html = client.get("/admin/taskq_django/question/").content.decode()
+    return [f"/admin/taskq_django/question/{each}/" for each in re.findall(r'question/([^/"]+)/change/', html)]
+
+
+def test_the_inbox_shows_questions_with_a_form_and_the_first_answer_counts(client: Client, asking: Any) -> None:
+    client.force_login(user("ann", "view_task", "view_payload", "view_question", "signal_task"))
+
+    inbox = unescape(client.get("/admin/taskq_django/question/").content.decode())
+    page = unescape(client.get(f"{questions_of(client)[0]}change/").content.decode())
+    task_page = unescape(client.get(page_of(asking)).content.decode())
+    form, approve = answering(client, "approve", answer_share='"half"', answer_days="7")
+    wrong = client.post(f"{questions_of(client)[0]}act/approve/", {"post": "yes", "answer_days": "x"}).content.decode()
+    _, late = answering(client, "reject", answer_share='"all"')
+    first, second = approve(), late()
+    drain(taskq)
+    _, pay = act(client, asking, "approve")
+    paid = pay()
+    drain(taskq)
+    ended = unescape(client.get(page_of(asking)).content.decode())
+
+    assert '{"card":"X-17"}' in inbox
+    assert '"card": "X-17"' in page
+    assert re.findall(r'/act/(\w+)/"', page) == ["approve", "reject"]
+    assert re.search(r"question</strong> refund .*waits.*{\"card\":\"X-17\"}", task_page)
+    assert "<p>Approve “refund” of the task shop:refund?</p>" in form
+    assert [each in form for each in ('<option value=""half"">half', 'name="answer_days" value="14"')] == [True] * 2
+    assert "Enter a whole number" in wrong
+    assert "This field is required" in wrong
+    assert first == ["1 question was answered."]
+    assert second == [f"Open question “1 default {asking.id}” does not exist any more."]
+    assert paid == ["1 signal was sent."]
+    assert Inspector(taskq).task("default", asking.id).result == b'["ann half 7","ann True"]'
+    assert "answered by ann" in ended
+    assert questions_of(client) == []
+    assert [entry.change_message for entry in LogEntry.objects.order_by("id")] == [
+        f"Answered the question “refund” of the task {asking.id}: Approve.",
+        'Answered the question “paid” with {"approved": true}.',
+    ]
+
+
+def test_the_inbox_hides_what_is_asked_and_answers_nothing_without_the_permissions(client: Client, asking: Any) -> None:
+    client.force_login(user("eve", "view_task", "view_question"))
+
+    [question] = questions_of(client)
+    pages = [client.get(each).content.decode() for each in ("/admin/taskq_django/question/", f"{question}change/")]
+
+    assert ["X-17" in each or "/act/" in each for each in pages] == [False, False]
+    assert client.post(f"{question}act/approve/", {"post": "yes"}).status_code == 403
+    assert client.get(page_of(asking)).content.decode().count("X-17") == 0
+    client.force_login(user("tom", "view_task"))
+    assert client.get("/admin/taskq_django/question/").status_code == 403
