@@ -1,7 +1,6 @@
 """`taskq inbox`: list the open questions of tasks."""
 
 import click
-import msgspec
 
 from taskq_core.cli.base import Command
 from taskq_core.cli.columns import QUESTIONS
@@ -21,7 +20,5 @@ def inbox(session: Session, queue: str | None, limit: int) -> None:
     session.output.listing("questions", found, QUESTIONS, empty="no open questions")
     if found and not session.output.as_json:
         first = found[0]
-        session.output.note(
-            f"Answer with taskq task answer --queue {first.queue} {first.task_id} {first.number} JSON. "
-            f"The JSON must fit the schema: {msgspec.json.encode(first.answer_schema).decode()}"
-        )
+        answer = f"taskq task answer --queue {first.queue} {first.task_id} {first.number} JSON"
+        session.output.note(f"Answer the first with {answer}; --json shows the schema of each answer.")
