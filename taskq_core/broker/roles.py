@@ -230,7 +230,8 @@ def _enqueueing(names: _Names, with_lists: bool) -> Iterator[Grant]:
 
 def _following(names: _Names, with_lists: bool) -> Iterator[Grant]:
     """Return the rights to start workflows, and to read, await, signal and cancel tasks and workflows by their ids."""
-    yield Grant("expire hdel hget hincrby hmget hset", names.own("steps:*"))
+    yield Grant("expire hdel hget hgetall hincrby hmget hset", names.own("steps:*"))
+    yield Grant("zcard zrem", names.each("questions"), "%W~")
     yield Grant("del xrange", names.own("steps:*", "stream:*"))
     yield Grant("hget hstrlen", names.each("task_prefix", suffix="*"), "%R~")
     yield Grant("zscore", names.each("lease", "archived", "completed"), "%R~")

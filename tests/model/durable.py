@@ -29,6 +29,7 @@ NAMES = ("go", "ok")
 DAY_S = 86_400
 
 names = st.sampled_from(NAMES)
+questions = st.sampled_from([f"{name}#{k}" for name in NAMES for k in (1, 2)])
 
 
 class DurableMachine(RuleBasedStateMachine):
@@ -223,6 +224,27 @@ class DurableMachine(RuleBasedStateMachine):
             assert self.ask(miss, timed=False) == b"5 "
 
     @precondition(lambda self: self.state == "active")
+    @rule(key=questions)
+    def ask_a_question(self, key: str) -> None:
+        asked, field = b"%d 0 {}" % self.next(), f"q:{key}"
+        if field not in self.record:
+            number = b"%d" % (int(self.record.get("questions", 0)) + 1)
+            self.record |= {field: number + b" " + asked, "questions": number}
+        for _ in range(2):
+            step = steps.store_step(self.queue, "t", field, asked, owner="w", run=self.call_of_run)
+            assert self.ask(step, timed=False) == self.record[field]
+
+    @precondition(lambda self: self.state == "active")
+    @rule(key=questions)
+    def stop_waiting_for_an_answer(self, key: str) -> None:
+        if f"q:{key}" not in self.record:
+            return
+        expected = self.record.setdefault(f"v:{key}", b"5 ")
+        for _ in range(2):
+            miss = steps.store_step(self.queue, "t", f"v:{key}", b"5 ", owner="w", run=self.call_of_run)
+            assert self.ask(miss, timed=False) == expected
+
+    @precondition(lambda self: self.state == "active")
     @rule(name=names)
     def start_sub_tasks(self, name: str) -> None:
         """Enqueue one sub-task, and once more after a crash."""
@@ -248,13 +270,16 @@ class DurableMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.state == "active")
     @rule(
-        kind=st.sampled_from("zyrrrcc"), name=names, ahead=st.integers(0, 1), seconds=st.sampled_from((0, 1, 50, 5000))
+        kind=st.sampled_from("zyrrrccvv"),
+        name=names,
+        ahead=st.integers(0, 1),
+        seconds=st.sampled_from((0, 1, 50, 5000)),
     )
     def wait(self, kind: str, name: str, ahead: int, seconds: int) -> None:
         """Wait for at most this number of seconds; 0 without a limit."""
         number = max(1, int(self.record.get(f"n:{name}", 0)) + ahead)
         retry = f"y:{name}#{self.failures(name)}"
-        wait = {"z": f"z:{name}", "y": retry, "r": f"r:{name}#{number}", "c": f"c:{name}"}[kind]
+        wait = {"z": f"z:{name}", "y": retry, "r": f"r:{name}#{number}", "c": f"c:{name}", "v": f"v:{name}#1"}[kind]
         if kind == "c" and f"c:{name}" not in self.record:
             return
         until_ms, emitted = 1000 * (self.now_s + seconds) if seconds else 0, self.next()
@@ -312,6 +337,10 @@ class DurableMachine(RuleBasedStateMachine):
         signal_id = self.ids[-1] if is_repeat else f"i{self.next()}"
         value = b"%d" % self.next()
         answer = self.ask(steps.signal(self.queue, "t", name, value, signal_id=signal_id))
+        asks = self.record.get("waiting", b"").partition(b" v:")[2].startswith(f"{name}#".encode())
+        if asks and not is_repeat:
+            assert answer == "asks"
+            return
         assert answer == ("ok" if self.state else "missing")
         if not self.state or is_repeat:
             return
@@ -322,6 +351,37 @@ class DurableMachine(RuleBasedStateMachine):
         for field, more in (("signals", 1), ("signal_bytes", len(value))):
             self.record[field] = b"%d" % (int(self.record.get(field, 0)) + more)
         self._wake(f"r:{name}#{number}")
+
+    @rule(key=questions, ahead=st.sampled_from((0, 0, 1)), again=st.booleans())
+    def answer(self, key: str, ahead: int, again: bool) -> None:
+        """Answer a question: with its number or another one, as another answer or as a repeat of a request."""
+        number = int(self.record.get(f"q:{key}", b"1").partition(b" ")[0]) + ahead
+        is_repeat = again and bool(self.ids)
+        signal_id = self.ids[-1] if is_repeat else f"i{self.next()}"
+        value = steps.encode_answer("ann", b"%d" % self.next(), "")
+        outcome = self.ask(steps.signal(self.queue, "t", key, value, question=number, signal_id=signal_id))
+        if not self.state or is_repeat:
+            assert outcome == ("ok" if self.state else "missing")
+        elif ahead or f"q:{key}" not in self.record or f"v:{key}" in self.record:
+            assert outcome == "answered"
+        else:
+            assert outcome == "ok"
+            self.ids.append(signal_id)
+            self.record |= {f"v:{key}": b"%d %b" % (self.now_s * 1000, value), f"i:{signal_id}": b"1"}
+            for field, more in (("signals", 1), ("signal_bytes", len(value))):
+                self.record[field] = b"%d" % (int(self.record.get(field, 0)) + more)
+            self._wake(f"v:{key}")
+
+    @precondition(lambda self: self.state == "active")
+    @rule(name=names, answers_first=st.booleans())
+    def wait_for_an_answer(self, name: str, answers_first: bool) -> None:
+        self.ask_a_question(f"{name}#1")
+        if answers_first:
+            self.answer(f"{name}#1", 0, again=False)
+        self.wait("v", name, 0, 5000)
+        if not answers_first:
+            self.signal(name, again=False)
+            self.answer(f"{name}#1", 0, again=False)
 
     @precondition(lambda self: self.state == "active")
     @rule(name=names, arrives_first=st.booleans())
@@ -393,6 +453,9 @@ class DurableMachine(RuleBasedStateMachine):
         if self.state:
             page = self.ask(steps.read_stream(self.queue, "t"), timed=False)
             assert [(each.attempt, each.data) for each in page.values] == self.output
+        listed = {each.name for each in self.ask(steps.list_questions(self.queue, limit=9), timed=False)}
+        asked = {field[2:] for field in self.record if field.startswith("q:")}
+        assert listed == {each for each in asked if f"v:{each}" not in self.record}
 
 
 def compared(record: dict[str, bytes]) -> dict[str, bytes]:

@@ -178,8 +178,8 @@ _CATALOGUE: dict[str, dict[str, dict[str, tuple[str, str]]]] = {
                 "if not score then\n  return 0\nelseif not fields[2]",
             ),
             "a repeated step replaces its result": (
-                "redis.call('HSETNX', KEYS[3], ARGV[3], ARGV[4]) == 0",
-                "redis.call('HSET', KEYS[3], ARGV[3], ARGV[4]) == 2",
+                "redis.call('HSETNX', KEYS[3], ARGV[3], value) == 0",
+                "redis.call('HSET', KEYS[3], ARGV[3], value) == 2",
             ),
         },
         "taskq_core/broker/lua/signal.lua": {
@@ -189,7 +189,23 @@ _CATALOGUE: dict[str, dict[str, dict[str, tuple[str, str]]]] = {
             ),
             "a repeated signal arrives twice": ("elseif known[2] and known[1] == mark then", "elseif false then"),
             "a signal that arrives late reaches a later task with the same id": ("if late then --", "if false then --"),
+            "a second answer replaces the first": ("ARGV[15] ~= '0' and (known[8] or", "ARGV[15] ~= '0' and (false or"),
+            "an answer reaches another question": (
+                "string.match(known[7] or '', '^%d+') ~= ARGV[15])",
+                "not known[7])",
+            ),
+            "a signal counts as the answer to a question": (
+                "elseif ARGV[15] == '0' and string.match(",
+                "elseif false and string.match(",
+            ),
+            "an answered question stays in the inbox": (
+                "  redis.call('ZREM', KEYS[7]",
+                "  -- redis.call('ZREM', KEYS[7]",
+            ),
             "a signal shortens the life of a record": ("now_ns, record_ttl(start_s, now_s))", "now_ns)"),
+        },
+        "taskq_core/broker/lua/_questions.lua": {
+            "two questions of a task have the same number": ("redis.call('HINCRBY', record, 'questions', 1)", "1"),
         },
         "taskq_core/broker/lua/_resume.lua": {
             "a resumed task wakes no worker": ("    wake(own .. 'wake')\n", ""),

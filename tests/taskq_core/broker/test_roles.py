@@ -12,7 +12,7 @@ from taskq_core.broker.scripts import all_scripts, load
 
 ANY = {"ACL", "ASKING", "CLIENT", "CLUSTER", "CONFIG", "INFO", "PING", "SCRIPT", "WAIT"}
 """Commands without a key, which connections and some tools send."""
-ENQUEUES = ("enqueue", "locate", "read_task", "read_stream", "identify", "revoke", "signal")
+ENQUEUES = ("enqueue", "locate", "read_task", "read_stream", "identify", "revoke", "signal", "read_steps")
 WORKFLOWS = ("create_workflow", "add_members", "close_groups", "read_workflow", "cancel_workflow", "revoke_steps")
 PRODUCER_SCRIPTS = (*ENQUEUES, *WORKFLOWS)
 """Scripts of clients that enqueue tasks and workflows, wait for their results and cancel them."""
