@@ -1,8 +1,10 @@
-"""The durable task of the soak: steps, a sleep, two sub-tasks, and two signals, sent about when it waits for them.
+"""The durable task of the soak: steps, a sleep, two sub-tasks, a question, and two signals.
+
+The signals are sent about when the task waits for them.
 
 One step fails, and the task catches its failure. Another step fails in its first attempt. The task records each
 execution of a step and each result of a step or of the sub-tasks. The worker that ran the first step sends the signals
-a moment later, and records which signals arrived.
+a moment later, answers the question twice, and records which signals and answers arrived.
 """
 
 import asyncio
@@ -52,7 +54,7 @@ async def fail_at_first(task_id: str) -> str:
 
 
 async def ask_for_signals() -> str:
-    """Start to send two signals from this process within a second. They are not sent if the process ends first."""
+    """Start to send two signals and the answers within seconds. They are not sent if the process ends first."""
     context = current_task()
     sender = asyncio.create_task(_send(app.get(context.id, queue=context.queue), context.id))
     _senders.add(sender)
@@ -70,6 +72,25 @@ async def _send(handle: TaskHandle[Any], task_id: str) -> None:
         except TaskQError:
             continue  # the task has ended, or the signal may or may not have arrived
         program.ledger.write("durable", id=task_id, run=0, sent=value)
+    await _answer(handle, task_id)
+
+
+async def _answer(handle: TaskHandle[Any], task_id: str) -> None:
+    """Wait a few seconds for the question, and answer it twice. Only one answer may succeed."""
+    for _ in range(30):
+        await asyncio.sleep(0.1)
+        try:
+            question = await handle.aquestion()
+            if question is None:
+                continue
+            for _ in range(2):
+                value = _new_value()
+                program.ledger.write("durable", id=task_id, run=0, answering=value)
+                await handle.aanswer(question.number, value)
+                program.ledger.write("durable", id=task_id, run=0, answered=value)
+        except TaskQError:
+            continue  # the question was answered, the task has ended, or the answer may or may not have arrived
+        return
 
 
 @app.task(name="part")
@@ -101,4 +122,5 @@ async def durable(context: TaskContext, slot: int) -> None:
     has("parts", await context.acall(*parts))
     has("work", await context.astep("work", work, "work"))
     has("second signal", await context.areceive("go", str, timeout=1, default=None))
+    has("answer", await context.areceive("pay", str, timeout=1, default=None, ask={"slot": slot}))
     program.effects.put(slot)

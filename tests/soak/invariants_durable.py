@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from tests.soak.durable import PARTS
@@ -13,8 +14,8 @@ SIGNALS = ("first signal", "second signal")
 def steps_signals_and_parts(evidence: Evidence) -> Verdict:
     """27: a step or sub-task does not run again after its result was stored, and each signal is received once.
 
-    All runs of a task get the same results. A run receives each signal that was acknowledged before the run began. Each
-    sub-task has one id.
+    A question has one answer. All runs of a task get the same results. A run receives each signal that was acknowledged
+    before the run began. Each sub-task has one id.
     """
     verdict = Verdict(number=27, title="no durable step, signal or sub-task was lost or doubled")
     by_task: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -50,6 +51,7 @@ def steps_signals_and_parts(evidence: Evidence) -> Verdict:
         if len(set(got)) != len(got) or not set(got) <= sending:
             verdict.fail(f"{task_id} received {got}, and {sorted(sending)} were sent", task_id)
         sent = {event["sent"]: event["t"] for event in events if "sent" in event}
+        _check_answers(verdict, task_id, events, known.get("answer", (math.inf, "")), began)
         missed_at, missed = known.get(SIGNALS[1], (math.inf, ""))
         if missed is None:
             run = next(e for e in events if e.get("step") == SIGNALS[1] and "has" in e)
@@ -60,6 +62,24 @@ def steps_signals_and_parts(evidence: Evidence) -> Verdict:
     verdict.figures |= {"durable tasks": len(by_task), "waits": waits, "signals received": received}
     verdict.figures["sub-tasks"] = sum(len({event["id"] for event in each}) for each in parts.values())
     return verdict
+
+
+def _check_answers(
+    verdict: Verdict, task_id: str, events: list[dict[str, Any]], known: tuple[float, Any], began: Mapping[Any, float]
+) -> None:
+    """Check that one answer to the question was accepted at most, and that it is the one that the task got."""
+    known_at, got = known
+    accepted = {event["answered"]: event["t"] for event in events if "answered" in event}
+    if len(accepted) > 1:
+        verdict.fail(f"{task_id} accepted {sorted(accepted)} as answers to one question", task_id)
+    if known_at == math.inf:
+        return
+    if got is not None and got not in {event.get("answering") for event in events}:
+        verdict.fail(f"{task_id} got the answer {got}, which was not sent", task_id)
+    run = next(each for each in events if each.get("step") == "answer" and "has" in each)
+    started = began.get((run["pid"], run["run"]), known_at)
+    if any(at < started and value != got for value, at in accepted.items()):
+        verdict.fail(f"{task_id} got {got} as its answer, but accepted {sorted(accepted)}", task_id)
 
 
 def _check_parts(verdict: Verdict, task_id: str, events: list[dict[str, Any]], known_at: float, results: Any) -> None:

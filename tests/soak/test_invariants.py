@@ -100,6 +100,9 @@ DURABLE_EVENTS: tuple[dict[str, Any], ...] = (
     {"in_run": 2, "step": "first signal", "has": "s"},
     {"in_run": 2, "step": "parts", "has": [1, 2]},
     {"in_run": 2, "step": "second signal", "has": None},
+    {"in_run": 1, "answering": "y"},
+    {"in_run": 1, "answered": "y"},
+    {"in_run": 2, "step": "answer", "has": "y"},
 )
 
 
@@ -495,6 +498,21 @@ BROKEN: list[tuple[str, Callable[[Evidence], Verdict], Broken]] = [
         "a signal that was lost",
         invariants_durable.steps_signals_and_parts,
         lambda: evidence(*durable_with({"in_run": 2, "step": "first signal", "has": None}, without="first signal")),
+    ),
+    (
+        "two accepted answers to a question",
+        invariants_durable.steps_signals_and_parts,
+        lambda: evidence(*durable_with({"in_run": 1, "answered": "n"})),
+    ),
+    (
+        "an answer that was not sent",
+        invariants_durable.steps_signals_and_parts,
+        lambda: evidence(*durable_with({"in_run": 2, "step": "answer", "has": "x"}, without="answer")),
+    ),
+    (
+        "an answer that was lost",
+        invariants_durable.steps_signals_and_parts,
+        lambda: evidence(*durable_with({"in_run": 2, "step": "answer", "has": None}, without="answer")),
     ),
     (
         "a sub-task that was enqueued twice",
