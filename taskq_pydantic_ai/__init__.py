@@ -10,13 +10,19 @@
 Each request to the model and each call of a tool is a step: its result is stored, and a later run of the task uses it
 instead of asking again. The text of the model is emitted while it is generated. A tool call that needs approval ends
 the run until a person has answered. Cancelling the task cancels the request to the model.
+
+The names of the steps contain the name of the agent and the number of its run in the task, so that no agent gets the
+stored results of another one, whichever agents run at the same time or are added to the code later.
 """
 
+import hashlib
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pydantic import TypeAdapter
 from pydantic_ai import (
@@ -49,17 +55,95 @@ from pydantic_ai.toolsets import AbstractToolset, ToolsetTool, WrapperToolset
 from pydantic_core import to_jsonable_python
 
 from taskq_core import TaskContext
+from taskq_core.errors import StepError
+from taskq_core.execution.steps import has_result
 
-__all__ = ["run_agent"]
+__all__ = ["Decision", "run_agent"]
 
 Approve = Callable[[TaskContext, ToolCallPart], Awaitable[bool | ToolDenied]]
 """Decides about a tool call that needs approval. It may end the run until a person has answered."""
 _TOOL_RETURN: TypeAdapter[ToolReturn[Any]] = TypeAdapter(ToolReturn[Any])
 
 
-async def _approve_by_signal(context: TaskContext, call: ToolCallPart) -> bool | ToolDenied:
-    answer: bool | str = await context.areceive(f"approve {call.tool_name}", bool | str)
-    return answer if isinstance(answer, bool) else ToolDenied(answer)
+_NAME_CHARS = 100
+"""Maximum length of the name of a step."""
+
+
+@dataclass
+class Decision:
+    """The answer of a person about a tool call. `True` and `False` are short for it.
+
+    Attributes:
+        approved: Whether the tool may be called.
+        reason: Why not, for the model.
+    """
+
+    approved: bool
+    reason: str = ""
+
+
+@dataclass
+class _Runs:
+    """The agents of one run of a task.
+
+    Attributes:
+        counts: Number of runs of each agent so far, by name.
+        open: Names of the agents that run now.
+        has_old_names: Whether the record of the task has the names of an earlier release: `model`, `model#2`, and so
+            on. Reading them ends with release 0.3.
+    """
+
+    has_old_names: bool
+    counts: Counter[str] = field(default_factory=Counter)
+    open: set[str] = field(default_factory=set)
+
+
+_runs: WeakKeyDictionary[TaskContext, _Runs] = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def _named(context: TaskContext, name: str) -> AsyncIterator[str]:
+    """Return the first part of the names of an agent's steps, "" for the names of an earlier release.
+
+    Raises:
+        StepError: An agent with this name runs at the same time.
+    """
+    name = re.sub(r"[\x00-\x1f\x7f#:/]", "-", name)
+    if context not in _runs:
+        has_old_names = await has_result(context, "model") and not await has_result(context, f"{name} model")
+        _runs.setdefault(context, _Runs(has_old_names))
+    runs = _runs[context]
+    if runs.has_old_names:
+        yield ""
+        return
+    if name in runs.open:
+        problem = f"agent {name!r} runs in this task already, so the steps of both runs would be mixed up"
+        raise StepError(f"{problem}; give each run its own name: run_agent(..., name=...)", is_final=True)
+    runs.counts[name] += 1
+    runs.open.add(name)
+    try:
+        yield name if runs.counts[name] == 1 else f"{name}/{runs.counts[name]}"
+    finally:
+        runs.open.discard(name)
+
+
+def _step_name(*parts: str) -> str:
+    """Return the name of a step or a wait. A long name is shortened, and stays unique."""
+    name = re.sub(r"[\x00-\x1f\x7f#:]", "-", " ".join(filter(None, parts)))
+    if len(name) <= _NAME_CHARS:
+        return name
+    digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+    return f"{name[: _NAME_CHARS - len(digest) - 1]} {digest}"
+
+
+async def _ask(context: TaskContext, agent: str, call: ToolCallPart) -> bool | ToolDenied:
+    """Ask people whether the tool may be called."""
+    if not agent:
+        value: bool | str = await context.areceive(f"approve {call.tool_name}", bool | str)
+        return value if isinstance(value, bool) else ToolDenied(value)
+    asked = {"agent": agent, "tool": call.tool_name, "arguments": call.args_as_dict()}
+    answer = await context.areceive(_step_name(agent, "approve", call.tool_name), Decision, ask=asked)
+    return ToolDenied(answer.reason) if answer.reason and not answer.approved else answer.approved
 
 
 async def run_agent(
@@ -67,7 +151,8 @@ async def run_agent(
     agent: Agent[Any, Any],
     prompt: str,
     *,
-    approve: Approve = _approve_by_signal,
+    name: str | None = None,
+    approve: Approve | None = None,
     without_step: Collection[str] = (),
     emit_text: bool = True,
     **options: Any,
@@ -78,8 +163,10 @@ async def run_agent(
         context: The context of the running task.
         agent: The agent.
         prompt: The prompt of the user.
-        approve: Decides about each tool call that needs approval, one after the other. By default, the task waits for
-            the signal `approve <name of the tool>`: True, False, or the reason of a refusal as text.
+        name: Name of the agent in the names of the steps, by default `agent.name`. Later runs of the same task need the
+            same name. Runs of agents at the same time, for example in `asyncio.gather`, need different names.
+        approve: Decides about each tool call that needs approval, one after the other. By default, the task asks the
+            question `<name> approve <name of the tool>`, with the arguments of the call, and gets a `Decision`.
         without_step: Names of tools that run outside of steps, so that they can use the context themselves. They run
             again in each run of the task.
         emit_text: Emit the text of the model while it is generated, which needs a model that can stream.
@@ -87,10 +174,19 @@ async def run_agent(
             to the whole task, not to one run of it.
 
     Raises:
-        StepError: A response of the model or the result of a tool is too large.
+        StepError: A response of the model or the result of a tool is too large, or an agent with this name runs in the
+            task at the same time.
         UsageLimitExceeded: A usage limit is exceeded. The task is retried unless you raise `SkipRetry` instead.
     """
-    steps = _AgentSteps(context, without_step=without_step, emit_text=emit_text)
+    async with _named(context, name or agent.name or "agent") as label:
+        steps = _AgentSteps(context, label, without_step=without_step, emit_text=emit_text)
+        return await _run(agent, prompt, steps, approve, options)
+
+
+async def _run(
+    agent: Agent[Any, Any], prompt: str, steps: "_AgentSteps", approve: Approve | None, options: dict[str, Any]
+) -> AgentRunResult[Any]:
+    context = steps.context
     options["capabilities"] = [*options.get("capabilities", ()), steps]
     options["output_type"] = [options.get("output_type", agent.output_type), DeferredToolRequests]
     options.setdefault("usage", RunUsage())
@@ -98,9 +194,11 @@ async def run_agent(
     while isinstance(result.output, DeferredToolRequests):
         results = DeferredToolResults()
         for call in result.output.approvals:
-            results.approvals[call.tool_call_id] = await approve(context, call)
+            decision = await (_ask(context, steps.agent, call) if approve is None else approve(context, call))
+            results.approvals[call.tool_call_id] = decision
         for call in result.output.calls:
-            results.calls[call.tool_call_id] = await context.areceive(f"result {call.tool_name}")
+            signal = _step_name(steps.agent, "result", call.tool_name)
+            results.calls[call.tool_call_id] = await context.areceive(signal)
         options["message_history"] = result.all_messages()
         result = await agent.run(deferred_tool_results=results, **options)
     return result
@@ -111,6 +209,7 @@ class _AgentSteps(AbstractCapability[Any]):
     """A capability that makes each request to the model and each tool call of an agent a step of a task."""
 
     context: TaskContext
+    agent: str
     without_step: Collection[str]
     emit_text: bool
 
@@ -140,7 +239,8 @@ class _StepModel(WrapperModel):
             stored: list[Any] = ModelMessagesTypeAdapter.dump_python([response], mode="json")
             return stored
 
-        [response] = ModelMessagesTypeAdapter.validate_python(await self._steps.context.astep("model", ask))
+        stored = await self._steps.context.astep(_step_name(self._steps.agent, "model"), ask)
+        [response] = ModelMessagesTypeAdapter.validate_python(stored)
         assert isinstance(response, ModelResponse)
         return response
 
@@ -185,7 +285,7 @@ class _StepToolset(WrapperToolset[Any]):
 
         if name in self.steps.without_step:
             return await self.wrapped.call_tool(name, tool_args, ctx, tool)
-        step = re.sub(r"[\x00-\x1f\x7f#:]", "-", f"{name} {ctx.tool_call_id}")[:100]
+        step = _step_name(self.steps.agent, name, ctx.tool_call_id or "")
         stored = await self.steps.context.astep(step, call)
         for error in (ModelRetry, ToolFailed, ApprovalRequired, CallDeferred):
             if error.__name__ in stored:

@@ -25,7 +25,7 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _NO_STATE: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, weakref_slot=True, kw_only=True, eq=False)
 class TaskContext(StepContext):
     """Data and methods of the running task.
 

@@ -271,6 +271,10 @@ class Steps(ABC):
             raise self._failed(StepFailure(name, decode_failure(name, data, self._step_errors), is_final=True))
         return name, data, self._now_ms
 
+    async def has_result(self, name: str) -> bool:
+        """Return whether the record has a result of a step, stored in this run or an earlier one."""
+        return f"s:{name}" in await self._load()
+
     def _close(self) -> None:
         self._open -= 1
         if not self._open:

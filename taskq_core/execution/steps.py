@@ -335,6 +335,12 @@ def next_receive(context: StepContext, name: str) -> tuple[int, int, str]:
     return context._durable("approval_url").next_receive(name)
 
 
+async def has_result(context: StepContext, name: str) -> bool:
+    """Return whether the record of the task has a result of a step. False if the function was called directly."""
+    steps = context._open_steps()
+    return steps is not None and await steps.run(steps.has_result(name))
+
+
 @contextmanager
 def _inside(name: str) -> Iterator[None]:
     token = current_step.set(name)

@@ -86,6 +86,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "lead": lambda q: services.lead(q.leader("recoverer"), owner="w1", leader_ms=1000),
     "resign": lambda q: services.resign(q.leader("recoverer"), owner="w1"),
     "notify": lambda q: services.notify(q),
+    "list_questions": lambda q: steps.list_questions(q, limit=9),
     "list_peers": lambda q: presence.list_peers(q.peers("host"), "w1", b"r", kept_s=9),
     "beat": lambda q: services.beat("s:{x}", "w:{x}", ttl_s=9, server_info=b"i", workers={}),
     "create_workflow": lambda q: workflows.create_workflow(

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterable, AsyncIterator
+import random
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from taskq_core import SkipRetry, TaskContext, TaskQ, TaskState
+from taskq_core import Question, Retry, SkipRetry, TaskContext, TaskHandle, TaskQ, TaskState
 from taskq_core.errors import TaskFailedError
 from tests.clock import Clock
 from tests.redis_server import RedisServer
@@ -31,6 +32,7 @@ from pydantic_ai import (
     UsageLimitExceeded,
     UsageLimits,
 )
+from pydantic_ai.messages import ToolCallPart
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, DeltaToolCalls, FunctionModel
 
 from taskq_pydantic_ai import run_agent
@@ -91,6 +93,15 @@ async def start(app: TaskQ) -> AsyncIterator[Runner]:
     await app.aclose()
 
 
+async def asked(handle: TaskHandle[Any], to: str) -> Question:
+    """Return the question about a tool call with the argument `to`, once the task asks it."""
+    wanted = {"agent": "agent", "tool": "send", "arguments": {"to": to}}
+    await until(lambda: (question := handle.question()) is not None and question.asked == wanted)
+    question = handle.question()
+    assert question is not None
+    return question
+
+
 async def test_an_agent_continues_after_a_deploy_and_its_text_is_streamed(app: TaskQ, start: Runner) -> None:
     script = Script({"weather": {"city": "Paris"}, "weather/2": {"city": "Rome"}}, ["Take ", "an umbrella."])
     script.hold = asyncio.Event()
@@ -117,8 +128,8 @@ async def test_an_agent_continues_after_a_deploy_and_its_text_is_streamed(app: T
     assert await handle.aresult(timeout=30) == ["Take an umbrella.", 2]
     assert (script.asked, sorted(cities)) == ([0, 1, 1], ["Paris", "Rome"])
     assert [(item.value, item.step) async for item in handle.stream()] == [
-        ("Take ", "model#2"),
-        ("an umbrella.", "model#2"),
+        ("Take ", "agent model#2"),
+        ("an umbrella.", "agent model#2"),
     ]
 
 
@@ -146,9 +157,11 @@ async def test_a_tool_call_waits_for_its_approval(app: TaskQ, start: Runner) -> 
     handle = await write.adelay()
     await until(lambda: worker.running_count == 0 and handle.refresh().state is TaskState.SCHEDULED)
     assert sent == []
-    for answer in (True, False, "unknown address"):
-        await handle.asignal("approve send", answer)
-    await handle.asignal("result ask_person", "Bob is away")
+    await handle.asignal("agent result ask_person", "Bob is away")
+    for to, answer in (("ann", True), ("bob", False), ("eve", {"approved": False, "reason": "unknown address"})):
+        question = await asked(handle, to)
+        assert question.name == "agent approve send"
+        await handle.aanswer(question.number, answer)
 
     assert set(await handle.aresult(timeout=30)) == {
         "sent to ann",
@@ -196,7 +209,8 @@ async def test_a_usage_limit_counts_all_runs_of_the_task(app: TaskQ, start: Runn
 
     await start()
     handle = await answer.adelay()
-    await handle.asignal("approve approved", True)
+    await until(lambda: handle.question() is not None)
+    await handle.aanswer(1, value=True)
 
     with pytest.raises(TaskFailedError, match="request_limit of 3"):
         await handle.aresult(timeout=30)
@@ -285,3 +299,150 @@ async def test_a_model_that_cannot_stream_emits_no_text(app: TaskQ, start: Runne
 
     assert await handle.aresult(timeout=30) == "whole"
     assert [item async for item in handle.stream()] == []
+
+
+# --- several agents in one task ---------------------------------------------------------------------------------------
+
+TASKS = 100
+"""Number of tasks in each test with interruptions."""
+
+
+class Interrupted:
+    """Agents that look something up and say their name. Their runs are interrupted at random requests and calls."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    async def pause(self) -> None:
+        """Wait a moment, or end the run of the task as a deploy does."""
+        await asyncio.sleep(self.random.uniform(0, 0.003))
+        if self.random.random() < 0.07:
+            raise Retry(1)
+
+    def agent(self, name: str, look: Callable[[str], Awaitable[str]] | None = None) -> Agent[Any, str]:
+        async def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+            await self.pause()
+            turn = sum(each.kind == "response" for each in messages)
+            if turn < 2:
+                wanted = [f"{name} {turn}", f"{name} {turn}b"][: 1 if look is None else 2]
+                return ModelResponse(
+                    [ToolCallPart("look", {"for_": each}, tool_call_id=f"call {each}") for each in wanted]
+                )
+            return ModelResponse([TextPart(f"{name} got {messages[-1].parts[0].content}")])  # type: ignore[union-attr]
+
+        agent: Agent[Any, str] = Agent(FunctionModel(answer), name=name, output_type=str)
+
+        async def look_up(for_: str) -> str:
+            await self.pause()
+            return f"what {for_} wants"
+
+        agent.tool_plain(name="look")(look or look_up)
+        return agent
+
+
+async def results_of(handles: list[TaskHandle[Any]], clock: Clock) -> list[Any]:
+    """Let the time of the retries pass, and return the results."""
+    for _ in range(200):
+        if all(each.refresh().state is TaskState.COMPLETED for each in handles):
+            break
+        await clock.advance(2)
+    return [await each.aresult(timeout=30) for each in handles]
+
+
+def said(*names: str) -> list[str]:
+    return [f"{name} got what {name} 1 wants" for name in names]
+
+
+async def test_agents_at_the_same_time_get_their_own_answers(app: TaskQ, start: Runner, clock: Clock) -> None:
+    @app.task(max_retry=100)
+    async def ask(context: TaskContext, seed: int) -> list[str]:
+        life = Interrupted(1000 * seed + context.attempt)
+        names = ["ann", "bob", "eve"]
+        life.random.shuffle(names)  # another order in each run
+        agents = {name: life.agent(name) for name in names}
+        runs = [run_agent(context, agent, "Hello", emit_text=False) for agent in agents.values()]
+        found = dict(zip(agents, await asyncio.gather(*runs), strict=True))
+        return [found[name].output for name in ("ann", "bob", "eve")]
+
+    await start(concurrency=20)
+    handles = [await ask.adelay(seed) for seed in range(TASKS)]
+    assert await results_of(handles, clock) == [said("ann", "bob", "eve")] * TASKS
+
+
+async def test_an_agent_that_asks_another_gets_its_own_answers(app: TaskQ, start: Runner, clock: Clock) -> None:
+    @app.task(max_retry=100)
+    async def ask(context: TaskContext, seed: int) -> list[str]:
+        life = Interrupted(1000 * seed + context.attempt)
+        heard: dict[str, list[str]] = {}
+
+        async def delegate(for_: str) -> str:
+            name = f"helper of {for_}"
+            heard[name] = [(await run_agent(context, life.agent(name), for_, emit_text=False)).output]
+            return f"what {for_} wants"
+
+        result = await run_agent(context, life.agent("boss", delegate), "Hello", without_step=["look"], emit_text=False)
+        assert all(said(name) == text for name, text in heard.items())
+        return [result.output, *sorted(heard)]
+
+    await start(concurrency=20)
+    handles = [await ask.adelay(seed) for seed in range(TASKS)]
+    helpers = [f"helper of boss {each}" for each in ("0", "0b", "1", "1b")]
+    assert await results_of(handles, clock) == [[*said("boss"), *helpers]] * TASKS
+
+
+async def test_an_agent_that_a_deploy_puts_in_front_gets_its_own_answers(
+    app: TaskQ, start: Runner, clock: Clock
+) -> None:
+    @app.task(max_retry=100)
+    async def ask(context: TaskContext, seed: int) -> list[str]:
+        life = Interrupted(1000 * seed + context.attempt)
+        names = ["first"] if context.attempt == 1 else ["before", "first", "first"]
+        found = [(await run_agent(context, life.agent(name), "Hello", emit_text=False)).output for name in names]
+        if context.attempt == 1:
+            raise Retry(1)
+        return found
+
+    await start(concurrency=20)
+    handles = [await ask.adelay(seed) for seed in range(TASKS)]
+    assert await results_of(handles, clock) == [said("before", "first", "first")] * TASKS
+
+
+async def test_two_runs_of_one_name_at_the_same_time_are_refused(app: TaskQ, start: Runner) -> None:
+    @app.task
+    async def ask(context: TaskContext, names: list[str | None]) -> list[str]:
+        script = Script(["Hello"])
+        runs = [run_agent(context, Agent(script.model), "Hi", name=name) for name in names]
+        return [each.output for each in await asyncio.gather(*runs)]
+
+    await start()
+    with pytest.raises(
+        TaskFailedError, match=r"agent 'agent' runs in this task already.*run_agent\(\.\.\., name=\.\.\.\)"
+    ):
+        await (await ask.adelay([None, None])).aresult(timeout=30)
+    assert await (await ask.adelay(["a", "b" * 200])).aresult(timeout=30) == ["Hello", "Hello"]
+
+
+async def test_a_task_from_before_the_names_had_agents_continues(app: TaskQ, start: Runner) -> None:
+    script = Script({"send": {"to": "ann"}}, ["done"])
+    agent, code = Agent(script.model), ["old"]
+
+    @agent.tool_plain(requires_approval=True)
+    async def send(to: str) -> str:
+        return f"sent to {to}"
+
+    @app.task
+    async def write(context: TaskContext) -> str:
+        if code == ["old"]:
+            response = ModelResponse([ToolCallPart("send", {"to": "ann"}, tool_call_id="0:0")])
+            await context.astep("model", lambda: ModelMessagesTypeAdapter.dump_python([response], mode="json"))
+            await context.areceive("approve send", bool | str)
+        return (await run_agent(context, agent, "Write to them")).output
+
+    await start()
+    handle = await write.adelay()
+    await until(lambda: handle.refresh().state is TaskState.SCHEDULED)
+    code[:] = ["new"]
+    await handle.asignal("approve send", True)
+
+    assert await handle.aresult(timeout=30) == "done"
+    assert script.asked == [1], "the stored response is used"
