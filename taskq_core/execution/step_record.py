@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from contextvars import ContextVar
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import msgspec
@@ -219,7 +219,8 @@ class Steps(ABC):
         """Check the name of a step, and count its use in this run. Return the number of its uses."""
         if current_step.get():
             problem = f"{what} {name!r:.120} is inside step {current_step.get()!r}; steps cannot be nested"
-            raise StepError(problem, is_final=True)
+            cure = "begin it in the function of the task, before or after the step"
+            raise StepError(f"{problem}: {cure}", is_final=True)
         counted = kind + check_step_name(what, name)
         self._names[counted] += 1
         if self._names.total() > STEPS_MAX:
@@ -492,7 +493,7 @@ class Steps(ABC):
         await self._store_caught()
         await self._load()
         if not isinstance(duration, datetime):
-            duration_ms = seconds("sleep", duration) * 1000
+            duration_ms = 0.0 if _is_negative(duration) else seconds("sleep", duration) * 1000
         elif duration.tzinfo is None:
             raise StepError(f"sleep takes a datetime with a time zone, got {duration!r}", is_final=True)
         else:
@@ -640,6 +641,12 @@ def _is_raised_after_wait(error: BaseException) -> bool:
             return True
         each = each.__context__
     return False
+
+
+def _is_negative(duration: object) -> bool:
+    if isinstance(duration, timedelta):
+        return duration < timedelta()
+    return isinstance(duration, int | float) and -math.inf < duration < 0
 
 
 def _count(record: Record, name: str) -> int:

@@ -81,6 +81,7 @@ class StepCalls:
             StepFailedError: The function raised an exception whose class is not in the task's option `step_errors`.
             StepError: The result does not fit the annotation, or the name is not valid.
         """
+        _check_function(name, function)
         steps, policy = self._open_steps(), self._policy
         if policy is not None and policy.timeout_s is not None:
             raise StepError("the timeout of a step needs `astep` and a coroutine function", is_final=True)
@@ -114,6 +115,7 @@ class StepCalls:
         Steps may run concurrently, for example in `asyncio.gather`. If one of them fails, or the task waits, the run
         ends after the other steps have ended, because their results are stored.
         """
+        _check_function(name, function)
         steps, policy = self._open_steps(), self._policy
         timeout_s = None if policy is None else policy.timeout_s
         if steps is None:
@@ -160,7 +162,7 @@ class StepContext(StepCalls):
 
         Args:
             duration: Seconds, a `timedelta`, or a `datetime` with time zone. Later runs keep the end that the first run
-                has set.
+                has set. A negative duration or a time in the past ends the sleep at once.
             name: Name of this sleep. It distinguishes the sleeps of the task.
 
         Raises:
@@ -339,6 +341,15 @@ async def has_result(context: StepContext, name: str) -> bool:
     """Return whether the record of the task has a result of a step. False if the function was called directly."""
     steps = context._open_steps()
     return steps is not None and await steps.run(steps.has_result(name))
+
+
+def _check_function(name: str, function: object) -> None:
+    if callable(function):
+        return
+    if inspect.iscoroutine(function):
+        function.close()  # otherwise Python warns that nothing awaited it
+    got, cure = type(function).__name__, "pass the function and its arguments, such as astep('mail', send, address)"
+    raise StepError(f"step {name!r:.120} got a {got} instead of a function; {cure}", is_final=True)
 
 
 @contextmanager

@@ -194,6 +194,28 @@ def test_a_signalled_task_waits_for_its_limit(broker: Broker) -> None:
     assert life.begin()["n:go"] == b"2"
 
 
+@pytest.mark.parametrize("way", ["signal", "time"])
+def test_a_run_after_a_wait_takes_no_tokens_of_the_rate_but_another_attempt_does(broker: Broker, way: str) -> None:
+    life = Life(broker, limit="r b/1/2592000000/2 1 x:")
+    life.begin()
+    life.wait("r:go#1")
+    broker.enqueue("other", limit="r b/1/2592000000/2 1 x:")
+    assert broker.dequeue("w2", call=1) == ["other"], "the last token"
+    broker.enqueue("third", limit="r b/1/2592000000/2 1 x:")
+    assert broker.fields("third")["state"] == b"scheduled"
+    if way == "signal":
+        life.signal()
+    else:
+        life.forward()
+    life.begin()
+    retry = Settlement("t", Outcome.RETRY, life.calls, b"t", delay_ms=1000)
+    life.run(at_time(life.now_ns, runs.settle(life.queue, [retry], owner="w1")))
+    life.now_ns += 5 * 10**9
+    life.run(at_time(life.now_ns, services.forward(life.queue, owner="w1", leader_ms=1000)))
+    assert life.state == "scheduled", "the next attempt waits for a token"
+    assert "taskq_paid" not in broker.fields("t")
+
+
 def test_a_waiting_task_releases_its_permit(broker: Broker) -> None:
     life = Life(broker, limit="c 1 1 x:")
     broker.enqueue("other", limit="c 1 1 x:")

@@ -9,7 +9,8 @@
 --   r b/<tokens>/<ms>/<burst> <cost> <name>:<key>   token bucket       r w/<limit>/<ms> <cost> <name>:<key>   fixed window
 -- There is at most one `r`, and it comes last, so that no task keeps tokens while it waits for another limit. The field
 -- taskq_permit is the number of limits of which the task holds a permit, followed by '!' if a user makes it run despite its
--- limits. The field taskq_line is the slot for which the task waits. A slot is a limit with its key.
+-- limits. The field taskq_line is the slot for which the task waits. A slot is a limit with its key. The field taskq_paid is
+-- '1' for a durable task that waits or wakes up: its next run takes no tokens of the rate.
 --   limits           hash  'd:<kind>:<name>' value that workers declare, 'o:<kind>:<name>' value that users set, 'n' the
 --                          last number given out for a waiting line
 --   lim:h:<slot>     zset  ids of tasks that hold a permit, by time (Unix s); for a rate: pending tasks only, by cost
@@ -208,6 +209,9 @@ local function limiter(prefix, now_s, now_ns, now_ms)
   local function enter(id, key, chain, held, in_front)
     for stage = held + 1, #chain do
       local limit = chain[stage]
+      if limit.kind == 'r' and redis.call('HEXISTS', key, 'taskq_paid') == 1 then
+        break -- it is the last limit
+      end
       local waiting = own('ZCARD', lim .. 'w:' .. limit.slot)
       if waiting == 1 and own('ZSCORE', lim .. 'w:' .. limit.slot, id) then
         waiting = 0
@@ -289,7 +293,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
       return false -- Go's forwarder or a user made the task pending without its limits
     end
     local last = chain[#chain]
-    if last and last.kind == 'r' then
+    if last and last.kind == 'r' and redis.call('HDEL', key, 'taskq_paid') == 0 then
       spend(last, id)
     end
     return true

@@ -143,6 +143,9 @@ local function wait(id, key, mark, message, until_ms, what)
   local emitted, awaited = string.match(what, '^(%d+) (.*)$')
   local start_ms = until_ms > 0 and until_ms or now_ms + WITHOUT_LIMIT_MS
   keep(ARGV[3] .. 'scheduled', whole(math.ceil(start_ms / 1000)), id, key, message, 'scheduled')
+  if awaited and redis.call('HEXISTS', key, 'taskq_limit') == 1 then
+    redis.call('HSET', key, 'taskq_paid', '1')
+  end
   if awaited and begin_wait(own, own .. 'steps:' .. id, mark, awaited, until_ms, emitted, now_ms) then
     resume(ARGV[3], own, now_ns, now_ms, id, awaited)
   end

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -434,6 +434,18 @@ async def test_sub_tasks_are_cancelled_on_request(app: TaskQ, start: Runner, red
     assert redis_server.client.hget(f"taskq:{{default}}:wf:{workflow.decode()}", "state") == b"cancelled"
 
 
+@pytest.mark.parametrize("duration", [-5, timedelta(days=-1), datetime(2020, 1, 1, tzinfo=UTC)], ids=str)
+async def test_a_sleep_into_the_past_ends_at_once(app: TaskQ, start: Runner, duration: Any) -> None:
+    @app.task(retention=60)
+    async def late(context: TaskContext) -> int:
+        await context.asleep(duration)
+        return context.attempt
+
+    worker = await start()
+    assert await (await late.adelay()).aresult(timeout=30) == 1
+    assert worker.running_count == 0
+
+
 async def test_a_refused_step_call_stores_only_the_failure_of_its_step(
     app: TaskQ, start: Runner, redis_server: RedisServer
 ) -> None:
@@ -449,6 +461,7 @@ async def test_a_refused_step_call_stores_only_the_failure_of_its_step(
             lambda: context.astep("object", object),
             lambda: context.astep("large", lambda: "x" * 2_000_000),
             lambda: context.astep("nested", nested),
+            lambda: context.astep("called", nested()),  # type: ignore[call-overload]  # the mistake that is tested
             lambda: context.areceive("a:b"),
             lambda: context.areceive("\ud800"),
             lambda: context.aemit(object()),
@@ -465,7 +478,10 @@ async def test_a_refused_step_call_stores_only_the_failure_of_its_step(
         "name of a step must be 1 to 100 characters of text without '#' and ':', got 'a#b'",
         "the result of step 'object': object has no JSON form",
         "the result of step 'large' must be at most 1,048,576 bytes of JSON, got 2,000,002",
-        "name of a sleep 'sleep' is inside step 'nested'; steps cannot be nested",
+        "name of a sleep 'sleep' is inside step 'nested'; steps cannot be nested: "
+        "begin it in the function of the task, before or after the step",
+        "step 'called' got a coroutine instead of a function; pass the function and its arguments, such as "
+        "astep('mail', send, address)",
         "name of a signal must be 1 to 100 characters of text without '#' and ':', got 'a:b'",
         "name of a signal must be 1 to 100 characters of text without '#' and ':', got '\\ud800'",
         "an emitted value: object has no JSON form",

@@ -546,7 +546,9 @@ async def test_a_run_that_suppresses_its_wait_fails(app: TaskQ, start: Runner, k
     )
 
 
-@pytest.mark.parametrize("way", ["name", "nested", "no JSON", "one result", "all results", "number of steps"])
+@pytest.mark.parametrize(
+    "way", ["name", "nested", "coroutine", "no JSON", "one result", "all results", "number of steps"]
+)
 async def test_a_task_is_archived_at_once_if_its_steps_can_never_be_stored(app: TaskQ, start: Runner, way: str) -> None:
     @app.task
     async def work(context: TaskContext) -> None:
@@ -554,6 +556,8 @@ async def test_a_task_is_archived_at_once_if_its_steps_can_never_be_stored(app: 
             await context.astep("a#b", int)
         if way == "nested":
             await context.astep("outer", context.astep, "inner", int)
+        if way == "coroutine":
+            await context.astep("called", asyncio.sleep(0))  # type: ignore[call-overload]  # the mistake that is tested
         if way == "no JSON":
             await context.astep("object", object)
         if way == "one result":
