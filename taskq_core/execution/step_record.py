@@ -58,8 +58,26 @@ REASON_CHARS = 4_000
 """Maximum length of the stored reason why sub-tasks failed."""
 WAITS = {"z": "sleep", "r": "receive", "v": "receive", "c": "call", "y": "the retry of step"}
 """What waits, by the first letter of the wait in the record."""
+PARTIAL = b"?"
+"""Precedes the JSON of `PartialResults` in the results of sub-tasks."""
 current_step: ContextVar[str] = ContextVar("taskq_current_step", default="")
 """Name of the step that runs this code, "" outside of steps."""
+
+
+class PartialResults(msgspec.Struct):
+    """The results of sub-tasks of which some failed.
+
+    Attributes:
+        results: The results as a JSON list, with null for each failed sub-task.
+        errors: The errors of failed sub-tasks, by position.
+        queue: Home queue of their workflow.
+        workflow: Id of their workflow.
+    """
+
+    results: msgspec.Raw
+    errors: dict[int, str]
+    queue: str
+    workflow: str
 
 
 class Steps(ABC):
@@ -153,11 +171,11 @@ class Steps(ABC):
         """Enqueue sub-tasks as a workflow with this id, unless it exists."""
 
     @abstractmethod
-    async def _read_children(self, workflow_id: str) -> bytes | None:
+    async def _read_children(self, workflow_id: str, *, each: bool) -> bytes | None:
         """Return the results of ended sub-tasks as a JSON list.
 
         Return None if a user has retried some of them, so that they have not ended. Raise the error of a failed
-        sub-task.
+        sub-task. With `each`, return `PARTIAL` and the JSON of `PartialResults` instead.
         """
 
     @abstractmethod
@@ -572,22 +590,23 @@ class Steps(ABC):
         if self._signals and name not in self._signals:
             raise StepError(str(unknown("signal", name, self._signals)))
 
-    async def call(self, name: str, calls: Sequence[Any]) -> tuple[str, bytes]:
+    async def call(self, name: str, calls: Sequence[Any], *, each: bool) -> tuple[str, bytes]:
         """Return the name and number of a call, and the results of its sub-tasks as a JSON list.
 
-        Raise `TaskWaiting` if the sub-tasks have not ended.
+        Raise `TaskWaiting` if the sub-tasks have not ended. If some of them failed, raise the error, or with `each`
+        return what `_read_children` returns.
         """
         name = self._numbered("c:", "name of a call", name)
         await self._store_caught()
         record = await self._load()
         stored = record.get(f"k:{name}")
-        data = await self._children(name, calls) if stored is None else read_result(stored)[2]
+        data = await self._children(name, calls, each=each) if stored is None else read_result(stored)[2]
         if data.startswith(FAILED):
             facts = msgspec.json.decode(data[len(FAILED) :], type=tuple[str, str, str])
             raise self._failed(StepFailure(name, WorkflowFailedError(*facts), is_final=True))
         return name, data
 
-    async def _children(self, name: str, calls: Sequence[Any]) -> bytes:
+    async def _children(self, name: str, calls: Sequence[Any], *, each: bool) -> bytes:
         """Enqueue sub-tasks, or store their results if all of them have ended."""
         record = self._record
         begun = record.get(f"c:{name}")
@@ -597,7 +616,7 @@ class Steps(ABC):
         started_ms, _, workflow_id = begun.decode().partition(" ")
         if f"e:{name}" in record:
             try:
-                data = await self._read_children(workflow_id)
+                data = await self._read_children(workflow_id, each=each)
             except (WorkflowFailedError, WorkflowCancelledError) as error:
                 facts = [error.queue, workflow_id, error.reason[:REASON_CHARS]]
                 data = FAILED + encode_result(facts)

@@ -15,10 +15,12 @@ write to it.
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, ParamSpec, TypeVar, overload
+
+import msgspec
 
 from taskq_core.broker.operations.steps import StoredAnswer
 from taskq_core.clock import utc_datetime
@@ -32,10 +34,10 @@ from taskq_core.codec import (
     encode_value,
     result_type,
 )
-from taskq_core.errors import SignalTimeoutError, StepError
+from taskq_core.errors import SignalTimeoutError, StepError, WorkflowFailedError
 from taskq_core.execution.answers import Answer, answer_type
 from taskq_core.execution.step_failures import StepPolicy
-from taskq_core.execution.step_record import Steps, current_step
+from taskq_core.execution.step_record import PARTIAL, PartialResults, Steps, current_step
 from taskq_core.settings import Duration
 
 P = ParamSpec("P")
@@ -265,7 +267,7 @@ class StepContext(StepCalls):
         wanted = answer_type(type_)[0]
         return wanted, encode_question(self.name, asked, wanted)
 
-    def call(self, *calls: Any, name: str = "call") -> list[Any]:
+    def call(self, *calls: Any, name: str = "call", return_exceptions: bool = False) -> list[Any]:
         """Enqueue other tasks, and return their results in the order of the calls, once all tasks have ended.
 
         The current run of this task ends, and another run continues after the last of the other tasks has ended. During
@@ -273,20 +275,29 @@ class StepContext(StepCalls):
         are the members of a workflow, so they may run in other queues and in Go.
 
         Args:
-            *calls: Signatures of tasks, `task.s(...)`.
+            *calls: Signatures of tasks, `task.s(...)`, and chains and groups of them; or one iterable of these.
             name: Name of these calls. It distinguishes the uses of `call` in the task.
+            return_exceptions: Return the results of the tasks that succeeded and, in the place of each other, a
+                `WorkflowFailedError` with its error. Results that an earlier run has stored do not change.
 
         Raises:
             TaskWaiting: The tasks have not ended. Do not catch this exception.
             WorkflowFailedError: A task has failed, after all others have ended. The message contains its error.
+            StepError: A call has an option that has no effect here, such as `on_failure` of a group.
         """
-        steps = self._durable("call")
-        return _results(steps.wait_for(steps.call(name, calls)), calls) if calls else []
+        steps, listed = self._durable("call"), _listed(calls)
+        if not listed:
+            return []
+        called = steps.wait_for(steps.call(name, listed, each=return_exceptions))
+        return _results(called, listed, return_exceptions=return_exceptions)
 
-    async def acall(self, *calls: Any, name: str = "call") -> list[Any]:
+    async def acall(self, *calls: Any, name: str = "call", return_exceptions: bool = False) -> list[Any]:
         """Enqueue other tasks, and return their results. Like `call`, for coroutines."""
-        steps = self._durable("acall")
-        return _results(await steps.run(steps.call(name, calls)), calls) if calls else []
+        steps, listed = self._durable("acall"), _listed(calls)
+        if not listed:
+            return []
+        called = await steps.run(steps.call(name, listed, each=return_exceptions))
+        return _results(called, listed, return_exceptions=return_exceptions)
 
     # --- output while the task runs -----------------------------------------------------------------------------------
 
@@ -391,19 +402,42 @@ def _answered(
     return Answer(value, stored.by, utc_datetime(at_ms / 1000))
 
 
-def _results(called: tuple[str, bytes], calls: Sequence[Any]) -> list[Any]:
+def _listed(calls: Sequence[Any]) -> list[Any]:
+    """Return the calls, which may be given as one iterable. Refuse options that have no effect in a call."""
+    if len(calls) == 1 and isinstance(calls[0], Iterable):
+        calls = tuple(calls[0])
+    for each in calls:
+        if getattr(each, "on_failure", "stop") != "stop" and not hasattr(each, "parts"):
+            problem = "on_failure has no effect on a part of `call`"
+            raise StepError(f"{problem}; return_exceptions=True returns the other results", is_final=True)
+        details = getattr(each, "details", None)
+        if details is not None and details != type(details)():
+            problem = "named, at_home and kept have no effect on a part of `call`"
+            raise StepError(f"{problem}, whose workflow belongs to the task; omit them", is_final=True)
+    return list(calls)
+
+
+def _results(called: tuple[str, bytes], calls: Sequence[Any], *, return_exceptions: bool) -> list[Any]:
     name, data = called
+    partial = None
+    if data.startswith(PARTIAL):
+        partial = msgspec.json.decode(data[len(PARTIAL) :], type=PartialResults)
+        data = bytes(partial.results)
+        if not return_exceptions:
+            reason = "; ".join(f"call {number}: {error}" for number, error in list(partial.errors.items())[:20])
+            raise WorkflowFailedError(partial.queue, partial.workflow, reason)
     values = decode_result(data, list[Any])
     assert isinstance(values, list)
     if len(values) != len(calls):
         problem = f"call {name!r} has stored {len(values)} results, but has {len(calls)} sub-tasks now"
         raise StepError(f"{problem}; to enqueue them again, give the call another name")
-    return [
-        decode_value(
-            f"result {number} of call {name!r}",
-            encode_result(value),
-            call.task.result_type,
-            way_out=f"check what task {call.task.name!r} returns",
-        )
-        for number, (value, call) in enumerate(zip(values, calls, strict=True))
-    ]
+    found: list[Any] = []
+    for number, (value, call) in enumerate(zip(values, calls, strict=True)):
+        if partial is not None and number in partial.errors:
+            found.append(WorkflowFailedError(partial.queue, partial.workflow, partial.errors[number]))
+            continue
+        task = getattr(call, "task", None)
+        type_, label = (Any, "the sub-tasks") if task is None else (task.result_type, f"task {task.name!r}")
+        what, way_out = f"result {number} of call {name!r}", f"check what {label} returns"
+        found.append(decode_value(what, encode_result(value), type_, way_out=way_out))
+    return found

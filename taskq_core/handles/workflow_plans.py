@@ -1,6 +1,6 @@
 """Request plans that read, cancel and retry a workflow."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -55,6 +55,8 @@ _WHEN = {STOP: "success", FAILED: "failure"}
 
 NAMED_MAX = 20
 """Maximum number of failed steps that the error of a workflow names."""
+MEMBER_ERROR_CHARS = 500
+"""Maximum length of the error of one failed part in `ask_each`."""
 ERROR_CHARS = 2_000
 """Maximum length of the texts of failed steps in the error of a workflow."""
 
@@ -167,8 +169,67 @@ def ask_raw_result(queue: QueueKeys, workflow_id: str) -> RequestPlan[Any]:
         return (yield from _ask_tree(queue, workflow_id, spec, spec.exits))
 
 
-def _ask_failure(queue: QueueKeys, workflow_id: str, spec: Spec) -> RequestPlan[str]:
-    """Return a text with the names and errors of at most `NAMED_MAX` failed steps and members of groups."""
+def ask_each(queue: QueueKeys, workflow_id: str) -> RequestPlan[tuple[bytes, dict[int, str]]]:
+    """Return the results of the parts of an ended group as a JSON list, and the errors of failed parts by number.
+
+    The result of a failed part is null.
+    """
+    fields = yield from ask_fields(queue, workflow_id, ["spec"])
+    errors: dict[int, str] = {}
+    with damage_named(queue, workflow_id):
+        spec = _spec(fields[0])
+        if isinstance(spec.exits, int):
+            size = yield from _ask_size(queue, workflow_id, spec.exits)
+            for first in range(0, size, FIELDS_MAX):
+                step = yield read_step(queue, workflow_id, spec.exits, first=first, count=FIELDS_MAX, most=0)
+                members = () if step is None else step.members
+                errors.update((each.number, _shortened(each.failure)) for each in members if each.failure)
+            return (yield from _ask_tree(queue, workflow_id, spec, spec.exits)), errors
+        parts: list[bytes] = []
+        for number, tree in enumerate(spec.exits):
+            ends = leaves(tree)
+            states = yield from ask_fields(queue, workflow_id, [f"s{each}" for each in ends])
+            if all(state == b"d" for state in states):
+                parts.append((yield from _ask_tree(queue, workflow_id, spec, tree)))
+            else:
+                parts.append(b"null")
+                errors[number] = yield from _ask_failure(queue, workflow_id, spec, _with_predecessors(spec, ends))
+    return b"[" + b",".join(parts) + b"]", errors
+
+
+def leaves(tree: Any) -> list[int]:
+    """Return the node numbers in a tree of nested lists and dicts, in order."""
+    if isinstance(tree, int):
+        return [tree]
+    return [each for branch in (tree.values() if isinstance(tree, dict) else tree) for each in leaves(branch)]
+
+
+def _with_predecessors(spec: Spec, nodes: list[int]) -> set[int]:
+    found: set[int] = set()
+    while nodes:
+        number = nodes.pop()
+        if number not in found:
+            found.add(number)
+            nodes += [parent for parent, _ in spec.nodes[number].parents]
+    return found
+
+
+def _shortened(error: bytes) -> str:
+    return error.decode("utf-8", "replace")[:MEMBER_ERROR_CHARS]
+
+
+def _ask_size(queue: QueueKeys, workflow_id: str, group: int) -> RequestPlan[int]:
+    """Return the number of members of a group."""
+    return _count(f"gt{group}", (yield from ask_fields(queue, workflow_id, [f"gt{group}"]))[0])
+
+
+def _ask_failure(
+    queue: QueueKeys, workflow_id: str, spec: Spec, only: Collection[int] | None = None
+) -> RequestPlan[str]:
+    """Return a text with the names and errors of at most `NAMED_MAX` failed steps and members of groups.
+
+    With `only`, of these nodes.
+    """
     kinds = ("s", "e", "gf")
     values = yield from ask_fields(
         queue, workflow_id, [f"{kind}{number}" for number in range(len(spec.nodes)) for kind in kinds]
@@ -176,6 +237,8 @@ def _ask_failure(queue: QueueKeys, workflow_id: str, spec: Spec) -> RequestPlan[
     found: list[tuple[str, bytes]] = []
     total = 0
     for number, node in enumerate(spec.nodes):
+        if only is not None and number not in only:
+            continue
         state, error, failed = values[len(kinds) * number : len(kinds) * (number + 1)]
         if state != b"f":
             continue
@@ -212,7 +275,7 @@ def _ask_tree(queue: QueueKeys, workflow_id: str, spec: Spec, tree: Any) -> Requ
         if oversized is not None:
             raise ResultTooLargeError(node.queue, f"{workflow_id}.{node.name}", oversized.size, oversized.limit)
         return result
-    total = _count(f"gt{tree}", (yield from ask_fields(queue, workflow_id, [f"gt{tree}"]))[0])
+    total = yield from _ask_size(queue, workflow_id, tree)
     results: list[bytes] = []
     for first in range(0, total, FIELDS_MAX):
         count = min(FIELDS_MAX, total - first)

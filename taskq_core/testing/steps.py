@@ -81,8 +81,8 @@ class InlineSteps(Steps):
             calls, workflow_id=workflow_id, queue=self._queue.name, parent=(name, self._task_id)
         )
 
-    async def _read_children(self, workflow_id: str) -> bytes | None:
-        return await read_children(self._queue, workflow_id, self._ask)
+    async def _read_children(self, workflow_id: str, *, each: bool) -> bytes | None:
+        return await read_children(self._queue, workflow_id, self._ask, each=each)
 
     async def _send(self, step: str, value: bytes) -> None:
         await self._append([(step, value)])

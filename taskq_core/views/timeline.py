@@ -11,7 +11,7 @@ from taskq_core.broker.operations.steps import Record, read_answer, read_steps
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.execution.step_failures import FAILED
-from taskq_core.execution.step_record import read_result
+from taskq_core.execution.step_record import PARTIAL, read_result
 from taskq_core.handles.waits import StepKind
 from taskq_core.wire import Keys
 
@@ -114,7 +114,7 @@ def _question(name: str, value: bytes, record: Record) -> TimelineEntry:
 
 def _outcome(result: bytes) -> dict[str, Any]:
     has_failed = result.startswith(FAILED)
-    return {"result": b"" if has_failed else result, "has_failed": has_failed}
+    return {"result": b"" if has_failed else result.removeprefix(PARTIAL), "has_failed": has_failed}
 
 
 def _entry(kind: StepKind, name: str, since: bytes | int, ended: bytes | int, **more: Any) -> TimelineEntry:

@@ -13,14 +13,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from msgspec import Raw
+from msgspec.json import encode
+
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import extend_leases
 from taskq_core.broker.plans import arun_plan
-from taskq_core.errors import BrokerError, BrokerUnavailableError, EnqueueError, StepError, TaskInterrupted
+from taskq_core.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    EnqueueError,
+    StepError,
+    TaskInterrupted,
+    WorkflowFailedError,
+)
 from taskq_core.execution.step_failures import branch, in_branch
-from taskq_core.execution.step_record import Steps
+from taskq_core.execution.step_record import PARTIAL, PartialResults, Steps
 from taskq_core.handles.source import NOT_YET
-from taskq_core.handles.workflow_plans import ask_raw_result
+from taskq_core.handles.workflow_plans import ask_each, ask_raw_result
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.outcome import counts
 from taskq_core.worker.run import Ending, Run
@@ -55,10 +65,16 @@ T = TypeVar("T")
 
 
 async def read_children(
-    queue: QueueKeys, workflow_id: str, send: Callable[[Operation[Any]], Awaitable[Any]]
+    queue: QueueKeys, workflow_id: str, send: Callable[[Operation[Any]], Awaitable[Any]], *, each: bool
 ) -> bytes | None:
-    """Return the results of the workflow of sub-tasks, None while this workflow runs."""
-    result = await arun_plan(ask_raw_result(queue, workflow_id), send)
+    """Return the results of the workflow of sub-tasks, None while this workflow runs. See `Steps._read_children`."""
+    try:
+        result = await arun_plan(ask_raw_result(queue, workflow_id), send)
+    except WorkflowFailedError:
+        if not each:
+            raise
+        data, errors = await arun_plan(ask_each(queue, workflow_id), send)
+        return PARTIAL + encode(PartialResults(Raw(data), errors, queue.name, workflow_id))
     return None if result is NOT_YET else result
 
 
@@ -167,8 +183,8 @@ class RunSteps(Steps):
                     raise
                 await asyncio.sleep(CHECK_S)
 
-    async def _read_children(self, workflow_id: str) -> bytes | None:
-        return await read_children(self._queue, workflow_id, self._ask)
+    async def _read_children(self, workflow_id: str, *, each: bool) -> bytes | None:
+        return await read_children(self._queue, workflow_id, self._ask, each=each)
 
     # --- emitted values -----------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from taskq_core.codec import Later
 from taskq_core.errors import WorkflowDefinitionError
-from taskq_core.handles.workflow_plans import ALWAYS, CONTINUE, FAILED, STOP
+from taskq_core.handles.workflow_plans import ALWAYS, CONTINUE, FAILED, STOP, leaves
 from taskq_core.tasks.canvas import Canvas, Chain, Group, Signature, Single, Whole, check_takes_result
 from taskq_core.tasks.named import Workflow, edge_arguments
 from taskq_core.tasks.step_options import Callbacks, OnFailure, WorkflowDetails, check_call
@@ -125,13 +125,6 @@ class Graph(Struct):
         """Return the type of a node's result."""
         call = self.nodes[number].call
         return list[Any] if call is None else call.task.result_type
-
-
-def leaves(tree: Any) -> list[int]:
-    """Return the node numbers in a tree of nested lists and dicts, in order."""
-    if isinstance(tree, int):
-        return [tree]
-    return [each for branch in (tree.values() if isinstance(tree, dict) else tree) for each in leaves(branch)]
 
 
 def build(workflow: Whole) -> Graph:

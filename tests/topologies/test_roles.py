@@ -62,6 +62,7 @@ LOOKS: dict[str, Callable[[Inspector], Any]] = {
         for state in TaskState
         if state is not TaskState.AGGREGATING
     ],
+    "questions": lambda i: i.questions(),
     "servers": lambda i: i.servers(),
     "scheduler_entries": lambda i: i.scheduler_entries(),
     "scheduler_events": lambda i: i.scheduler_events("nightly"),
@@ -95,6 +96,7 @@ ACTS: dict[str, Callable[[Inspector, str], Any]] = {
 }
 """Calls of the inspector's methods that change something, by name; `t` is the id of a scheduled task."""
 ELSEWHERE = {
+    "answer_task": "sends what `signal_task` sends, after a read",
     "forget_step": "changes nothing without a stored step",
     "act_on": "as `run_all` and the others: it sends what they send",
     "act_on_matching": "the same",

@@ -5,7 +5,8 @@
 --   s:<name>      result of a step: "<end, Unix ms> <duration, ms> <JSON>". '!' precedes the JSON of a failure that the
 --                 code of the task has caught
 --   a:<name>      "<number of failures of a step> <last failure, Unix ms>"
---   k:<name>      results of sub-tasks, in the form of s:<name>. If sub-tasks failed, '!' precedes the JSON
+--   k:<name>      results of sub-tasks, in the form of s:<name>. If sub-tasks failed, '!' precedes the JSON, or '?' if the
+--                 code gets the results of the others
 --   c:<name>      sub-tasks: "<start, Unix ms> <id of their workflow>"
 --   e:<name>      end of the sub-tasks (Unix ms)
 --   r:<name>#<k>  k-th signal: "<arrival, Unix ms> <JSON>", without JSON if the task stopped waiting for it

@@ -16,11 +16,14 @@ from taskq_core import (
     TaskQ,
     TaskState,
     WorkflowFailedError,
+    chain,
+    group,
 )
 from taskq_core.broker.operations.services import CancelOutcome, ask_cancel
 from taskq_core.broker.plans import ask
 from taskq_core.errors import StepError, TaskFailedError, TaskNotFoundError, TaskStateError
 from taskq_core.inspector import AsyncInspector
+from taskq_core.testing import capture
 from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Ends, Runner, until
@@ -291,6 +294,63 @@ async def test_sub_tasks_run_once_and_return_typed_results(app: TaskQ, start: Ru
 
     assert await handle.aresult(timeout=30) == ["320", "800", "1600"]
     assert widths == [320, 800, 1600]
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "plain", "capture"])
+async def test_a_call_can_return_the_errors_of_failed_sub_tasks_with_the_results_of_the_others(
+    app: TaskQ, start: Runner, kind: str
+) -> None:
+    @app.task(max_retry=0)
+    def half(number: int) -> int:
+        if number % 2:
+            raise ValueError(f"{number} is odd")
+        return number // 2
+
+    parts = (half.s(4), half.s(3), chain(half.s(8), half.s()), chain(half.s(6), half.s()), group(half.s(2), half.s(0)))
+
+    @app.task(retention=60)
+    async def coroutine(context: TaskContext) -> list[str]:
+        few = await context.acall((half.s(number) for number in range(3)), return_exceptions=True)
+        return texts_of([*few, *await context.acall(*parts, return_exceptions=True)])
+
+    @app.task(retention=60)
+    def plain(context: TaskContext) -> list[str]:
+        few = context.call((half.s(number) for number in range(3)), return_exceptions=True)
+        return texts_of([*few, *context.call(*parts, return_exceptions=True)])
+
+    def texts_of(found: list[Any]) -> list[str]:
+        for each in found:
+            assert isinstance(each, int | list | WorkflowFailedError)
+        return [each.reason if isinstance(each, WorkflowFailedError) else repr(each) for each in found]
+
+    if kind == "capture":
+        with capture(app) as tasks:
+            handle = plain.delay()
+            for _ in range(9):
+                tasks.run(raises=False)
+            found = handle.result(timeout=0)
+    else:
+        await start()
+        found = await (await (plain if kind == "plain" else coroutine).adelay()).aresult(timeout=30)
+    assert [found[at] for at in (0, 2, 3, 5, 7)] == ["0", "1", "2", "2", "[1, 0]"]
+    assert [found[at].endswith(f"ValueError: {number} is odd") for at, number in ((1, 1), (4, 3), (6, 3))] == [True] * 3
+
+
+@pytest.mark.parametrize("option", ["on_failure", "named", "at_home", "kept"])
+async def test_a_call_refuses_options_without_effect(app: TaskQ, start: Runner, option: str) -> None:
+    @app.task
+    def part() -> None: ...
+
+    @app.task
+    async def whole(context: TaskContext) -> None:
+        both: Any = group(part.s(), part.s(), **({"on_failure": "continue"} if option == "on_failure" else {}))
+        value = {"named": "x", "at_home": "default", "kept": 60}.get(option)
+        await context.acall(both if value is None else getattr(both, option)(value))
+
+    await start()
+    handle = await whole.adelay()
+    with pytest.raises(TaskFailedError, match=rf"{option}.* no effect on a part of `call`"):
+        await handle.aresult(timeout=30)
 
 
 async def test_a_failed_sub_task_raises_its_error_after_the_others_have_ended(app: TaskQ, start: Runner) -> None:
