@@ -209,7 +209,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
   local function enter(id, key, chain, held, in_front)
     for stage = held + 1, #chain do
       local limit = chain[stage]
-      if limit.kind == 'r' and redis.call('HEXISTS', key, 'taskq_paid') == 1 then
+      if limit.kind == 'r' and redis.call('HGET', key, 'taskq_paid') then
         break -- it is the last limit
       end
       local waiting = own('ZCARD', lim .. 'w:' .. limit.slot)
