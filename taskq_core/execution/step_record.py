@@ -95,6 +95,7 @@ class Steps(ABC):
         span: The span of the run, which links to the request whose signal has resumed the task.
         signals: The signals that the task declares, with the types of their values. Empty: all names are allowed.
         step_errors: Exception classes that the code may catch from its steps.
+        max_emitted: Approximate number of emitted values that are stored.
 
     Attributes:
         span: Returns a context manager that records the span of a step.
@@ -113,6 +114,7 @@ class Steps(ABC):
         span: ConsumerSpan | None,
         signals: Mapping[str, Any],
         step_errors: StepErrors,
+        max_emitted: int,
     ) -> None:
         self.span = tracing.step
         self._process = span
@@ -123,6 +125,7 @@ class Steps(ABC):
         self._task_id = task_id
         self._signals = signals
         self._step_errors = step_errors
+        self._max_emitted = max_emitted
         self._failures: list[StepFailure] = []  # failures that the code of this run got
         self._storing = asyncio.Lock()  # a branch waits until a failure that it has caught is stored
         self._fence: dict[str, Any] = {"owner": owner, "run": run}
@@ -231,7 +234,7 @@ class Steps(ABC):
 
     def _output(self, values: Sequence[tuple[str, bytes]]) -> operations.Output:
         self._calls += 1
-        return operations.Output(values, self._calls, self._attempt)
+        return operations.Output(values, self._calls, self._attempt, self._max_emitted)
 
     def _count(self, kind: str, what: str, name: str) -> int:
         """Check the name of a step, and count its use in this run. Return the number of its uses."""

@@ -304,7 +304,7 @@ class StepContext(StepCalls):
     def emit(self, value: object) -> None:
         """Append a value to the output of the task, which `handle.stream()` reads while the task runs.
 
-        Values are sent in batches, at most 50 ms later. The output keeps about 10,000 values; older ones are deleted.
+        Values are sent in batches, at most 50 ms later. The option `max_emitted` says about how many values are kept.
         The output is deleted with the task. If the function was called directly, nothing happens.
 
         Args:

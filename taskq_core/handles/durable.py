@@ -39,12 +39,15 @@ class StreamItem:
         value: The value.
         attempt: Number of the attempt that emitted it, from 1. This number also counts interrupted runs.
         step: Name of the step that emitted it, "" outside of steps.
+        gap: Number of values that were deleted between the previous item and this one. The option `max_emitted` says
+            how many values are kept.
     """
 
     id: str
     value: Any
     attempt: int
     step: str
+    gap: int = 0
 
 
 def signal(
@@ -118,7 +121,7 @@ class TaskStream:
         self._timeout = timeout
 
     def _item(self, each: EmittedValue) -> StreamItem:
-        return StreamItem(each.id, decode_result(each.data, self._type), each.attempt, each.step)
+        return StreamItem(each.id, decode_result(each.data, self._type), each.attempt, each.step, each.gap)
 
     def __iter__(self) -> Iterator[StreamItem]:
         position, patience = StreamPosition(self._after, self._handle), self._source.patience(self._timeout)

@@ -124,6 +124,7 @@ class TaskOptionsDict(CallOptionsDict, HandlerOptionsDict, total=False):
     on_missing: OnMissing | str
     signals: Mapping[str, Any]
     step_errors: type[Exception] | tuple[type[Exception], ...]
+    max_emitted: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +160,8 @@ class TaskOptions:
     step_errors: tuple[type[Exception], ...] = ()
     """Exception classes that the task's code may catch from its steps, at most one of each name. Other exceptions of
     steps reach the code as `StepFailedError`."""
+    max_emitted: int = 10_000
+    """Approximate number of emitted values that are stored for the task, 1 to 1,000,000. Older ones are deleted."""
     timeout: Duration | None = None
     """Maximum run time, more than 0. None: 30 minutes, or only the deadline if it is set. A plain function that has not
     ended 10 seconds after the timeout keeps running, and the worker starts another task beside it. With
@@ -228,6 +231,7 @@ class TaskOptions:
         for name in self.signals:
             check_step_name("name of a signal", name)
         set_(self, "step_errors", _step_errors(self.step_errors))
+        check_whole("max_emitted", self.max_emitted, least=1, most=1_000_000)
         set_(self, "on_expiry", member(OnExpiry, "on_expiry", self.on_expiry))
         _check_dead_letter(self.dead_letter)
         check_whole("max_result_bytes", self.max_result_bytes, least=1, most=LARGEST_RESULT)

@@ -46,6 +46,7 @@ class InlineSteps(Steps):
             span=run.span,
             signals=run.task.options.signals,
             step_errors=run.task.options.step_errors,
+            max_emitted=run.task.options.max_emitted,
         )
         self._app = app
         self._run = run

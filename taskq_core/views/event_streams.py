@@ -143,6 +143,8 @@ class Streams:
 async def emitted_events(streams: Streams, follower: TaskFollower, last_event_id: str | None) -> AsyncIterator[str]:
     """Yield an event `item` for each value that a task emits, and the event `end` when the task has ended.
 
+    If values were deleted before the client received them, an event `gap` with their number comes before the next item.
+
     Args:
         streams: Limits the number of open streams.
         follower: Reads the task.
@@ -159,6 +161,9 @@ async def emitted_events(streams: Streams, follower: TaskFollower, last_event_id
         position.move(page)
         events = []
         for each in page.values:
+            if each.gap:
+                time, _, number = each.id.partition("-")
+                events.append(Event("gap", json.dumps({"values": each.gap}), id=f"{time}-{int(number) - 1}"))
             facts = json.dumps({"attempt": each.attempt, "step": each.step})
             events.append(Event("item", f'{facts[:-1]}, "value": {each.data.decode()}}}', id=each.id))
         if position.is_last:

@@ -101,6 +101,7 @@ class RunSteps(Steps):
             span=run.span,
             signals=run.task.options.signals,
             step_errors=run.task.options.step_errors,
+            max_emitted=run.task.options.max_emitted,
         )
         self._run = run
         self._writer = writer

@@ -479,6 +479,7 @@ OPTIONS: dict[str, Any] = {
     "retry_on": (ValueError,),
     "no_retry_on": (KeyError,),
     "step_errors": (KeyError,),
+    "max_emitted": 100,
     "is_failure": bool,
     "trace": "link",
     "max_result_bytes": 100,

@@ -460,6 +460,25 @@ async def test_a_quiet_stream_sends_keepalives(app: FastAPI, work: Any, clock: C
     assert events.text.count("event:") == 1
 
 
+async def test_an_event_stream_tells_how_many_values_were_deleted(taskq: TaskQ, app: FastAPI) -> None:
+    """A browser that reconnects after the event `gap` gets the next value, and no second `gap`."""
+
+    @taskq.task(name="count", retention=60, max_emitted=1)
+    async def count(context: TaskContext) -> None:
+        for number in range(1, 202):
+            await context.aemit(number)
+
+    handle = await count.adelay()
+    await adrain(taskq)
+    async with stream(app, f"/tasks/stream/default/{handle.id}") as events:
+        gap, first = await events.next(), await events.next()
+    async with stream(app, f"/tasks/stream/default/{handle.id}", last_event_id=gap.id) as events:
+        again = await events.next()
+
+    assert (gap.kind, gap.data, again) == ("gap", {"values": first.data["value"] - 1}, first)
+    assert first.data["value"] > 100
+
+
 async def test_the_stream_of_a_task_without_retention_ends_with_the_state_gone(
     taskq: TaskQ, app: FastAPI, web: HttpClient, work: Any, gate: asyncio.Event
 ) -> None:

@@ -24,6 +24,7 @@
 --   signals       number of signals and answers that arrived
 --   signal_bytes  total size of these signals and answers
 --   emitted       "<run> <number>" of the last request that stored emitted values or the position
+--   values        id of the last emitted value, see `_emit`
 --   p:iterate     position of the loops, in the form of s:<name>; deleted when the task has succeeded
 --   u:<wait>      the end and the start of a wait: "<Unix ms> <Unix ms>", with the end '-' while it has no time limit
 --   waiting       "<end> <wait>", the end as in u:<wait>: the wait for which the task is scheduled: z:<name> sleep,

@@ -4,7 +4,7 @@
   KEYS[1]  hash    the task
   KEYS[2]  zset    leases: id by expiry (Unix s)
   KEYS[3]  hash    record of its steps, see `_steps`
-  KEYS[4]  stream  values: field a attempt (from 1), s name of the step ('' none), v JSON
+  KEYS[4]  stream  values, see `_emit`: field a attempt (from 1), s name of the step ('' none), v JSON
   KEYS[5]  string  key that never exists
   ARGV[1]  int     time used instead of Redis's clock in tests (Unix ns), empty in production
   ARGV[2]  string  "<token of the worker>.<run>"
@@ -16,7 +16,7 @@
 -- include _clock
 -- include _steps
 -- include _emit
-local _, now_ns = clock(ARGV[1])
+local _, now_ns, now_ms = clock(ARGV[1])
 local score = redis.call('ZSCORE', KEYS[2], ARGV[3])
 if not score or redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[2] .. ':' .. score then
   return 0
@@ -26,5 +26,5 @@ redis.call('DEL', KEYS[5]) -- comes first: after a DEL, even a full Redis allows
 if not open_record(KEYS[1], KEYS[3], KEYS[4], now_ns) then
   return 1
 end
-append(KEYS[3], KEYS[4], ARGV[2], ARGV[3], 4)
+append(KEYS[3], KEYS[4], ARGV[2], ARGV[3], 4, now_ms)
 return 2

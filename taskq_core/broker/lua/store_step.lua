@@ -31,6 +31,7 @@ if not score or fields[1] ~= ARGV[1] .. ':' .. score then
 elseif not fields[2] or redis.call('HGET', KEYS[3], 'of') ~= fields[2] then
   return 1
 end
+local _, _, now_ms = clock('')
 if ARGV[10] then
   redis.call('XLEN', KEYS[5]) -- raises an error, before the first write, if the key has another type
 end
@@ -40,10 +41,10 @@ if kind == 'q:' or kind == 'v:' then
 end
 redis.call('DEL', KEYS[4]) -- comes first: after a DEL, even a full Redis allows the writes below
 if kind == 'p:' then
-  append(KEYS[3], KEYS[5], ARGV[1], ARGV[2], 6, ARGV[3], value)
+  append(KEYS[3], KEYS[5], ARGV[1], ARGV[2], 6, now_ms, ARGV[3], value)
   return ''
 elseif ARGV[6] then
-  append(KEYS[3], KEYS[5], ARGV[1], ARGV[2], 6)
+  append(KEYS[3], KEYS[5], ARGV[1], ARGV[2], 6, now_ms)
 end
 if kind == 'a:' then
   redis.call('HSET', KEYS[3], ARGV[3], value)

@@ -21,8 +21,6 @@ QUESTIONS_BYTES = 8 << 20
 """Total bytes of questions after which `list_questions` lists no further ones."""
 PAGE = 200
 """Maximum number of emitted values that one request reads."""
-EMITTED_MAX = 10_000
-"""Approximate number of emitted values that are stored for a task. Older ones are deleted."""
 LOST = "the stored steps of this task are lost: Redis keeps them for 90 days after its last run; enqueue a new task"
 """Error text for a task whose record of steps is lost."""
 
@@ -109,15 +107,17 @@ class Output(Struct):
         call: Number of the request in the run. A request whose number is not above those of earlier requests of the run
             appends nothing.
         attempt: Number of the attempt, from 1.
+        kept: Approximate number of values that the stream keeps. Older ones are deleted.
     """
 
     values: Sequence[tuple[str, bytes]]
     call: int
     attempt: int
+    kept: int = 10_000
 
     def args(self, queue: QueueKeys) -> list[Argument]:
         """Return the arguments of a script, see `_emit.lua`."""
-        args: list[Argument] = [self.call, EMITTED_MAX, queue.done, self.attempt]
+        args: list[Argument] = [self.call, self.kept, queue.done, self.attempt]
         for each in self.values:
             args += each
         return args
@@ -233,13 +233,15 @@ class EmittedValue(Struct):
     """A value that a task emitted, as stored.
 
     Attributes:
-        id: Id in the stream.
+        id: Id in the stream: "<Unix ms>-<number of the value>".
+        gap: Number of values that were deleted directly before this one, and that the reader has not received.
         attempt: Number of the attempt, from 1.
         step: Name of the step that emitted it, "" outside of steps.
         data: The value as JSON.
     """
 
     id: str
+    gap: int
     attempt: int
     step: str
     data: bytes
@@ -257,15 +259,19 @@ def read_stream(queue: QueueKeys, task_id: str, *, after: str = "") -> Operation
 
     def read(reply: Any) -> StreamPage:
         values = []
+        last = _number(after)
         for stream_id, fields in reply[1]:
-            found = dict(replies.pairs(fields))
-            values.append(
-                EmittedValue(replies.text(stream_id), int(found[b"a"]), replies.shown(found[b"s"]), found[b"v"])
-            )
+            found, value_id = dict(replies.pairs(fields)), replies.text(stream_id)
+            gap, last = max(0, _number(value_id) - last - 1), _number(value_id)
+            values.append(EmittedValue(value_id, gap, int(found[b"a"]), replies.shown(found[b"s"]), found[b"v"]))
         return StreamPage(replies.text(reply[0]), values)
 
     keys = (queue.task(task_id), queue.steps_of(task_id), queue.stream_of(task_id))
     return script("read_stream", keys, (after or "-", PAGE), read)
+
+
+def _number(value_id: str) -> int:
+    return int(value_id.partition("-")[2] or 0)
 
 
 def forget_step(queue: QueueKeys, task_id: str, name: str, *, generation: str = "") -> Operation[bool | str]:

@@ -35,6 +35,7 @@ WORKER_OPTIONS: dict[str, Any] = {
     "max_result_bytes": 10,
     "signals": {"review": bool},
     "step_errors": ValueError,
+    "max_emitted": 10,
 }
 BERLIN = timezone(timedelta(hours=1))
 

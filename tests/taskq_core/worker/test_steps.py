@@ -694,6 +694,30 @@ async def test_code_that_outlives_its_task_cannot_emit(app: TaskQ, start: Runner
         await leftover[0]
 
 
+async def test_a_reader_is_told_how_many_values_were_deleted(app: TaskQ, start: Runner) -> None:
+    """Also a reader that continues after an item, over several pages, and for values of several requests."""
+
+    @app.task(retention=60, max_emitted=300)
+    async def count(context: TaskContext) -> None:
+        for number in range(1, 1001):
+            await context.aemit(number)
+            if number % 150 == 0:
+                await context.astep(f"to {number}", asyncio.sleep, 0)
+
+    await start()
+    handle = await count.adelay()
+    await handle.aresult(timeout=30)
+
+    found = [item async for item in handle.stream()]
+    assert [item.value for item in found] == list(range(found[0].value, 1001))
+    assert found[0].gap == found[0].value - 1 >= 1000 - 300 - 100
+    assert {item.gap for item in found[1:]} == {0}
+    assert [item async for item in handle.stream(after=found[99].id)] == found[100:]
+    millisecond, number = found[0].id.split("-")
+    [missed, *_] = await asyncio.to_thread(lambda: list(handle.stream(after=f"{millisecond}-{int(number) - 5}")))
+    assert (missed.value, missed.gap) == (found[0].value, 4)
+
+
 async def test_an_unknown_position_of_a_stream_is_refused(app: TaskQ) -> None:
     handle = await app.remote("note").adelay()
     with pytest.raises(StepError, match="after must be the id of an item of the stream, got 'x'"):
