@@ -186,7 +186,7 @@ def events() -> Iterator[list[dict[str, Any]]]:
         )
         yield sent
         sentry_sdk.get_client().close()
-        sentry_sdk.init()
+        sentry_sdk.get_global_scope().set_client(None)
 
 
 @pytest.mark.parametrize("level", ["WARNING", "ERROR"])
