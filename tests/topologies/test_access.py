@@ -264,6 +264,7 @@ class TestRights:
                     lambda: app.get(known["waiting"].id).result(timeout=0.05),
                     *[partial(lambda handle: app.get(handle.id).refresh(), handle) for handle in known.values()],
                     *[lambda: app.get(known["scheduled"].id).signal("go")] * 2,
+                    lambda: app.get(known["scheduled"].id).question(),
                     lambda: app.runtime.runner.run(read_stream(app.runtime.keys.queue("default"), "unknown")),
                     *[partial(lambda handle: app.get(handle.id).cancel(), handle) for handle in known.values()],
                     lambda: chain(task.s(), task.s()).delay(),
