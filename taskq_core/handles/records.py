@@ -52,8 +52,8 @@ class TaskInfo:
         progress: Progress last reported by the task, None if it reported none.
         waits_for_limit: Whether the task waits for a limit. Such a task has no scheduled time.
         limit: Name of the limit for which the task waits, "" for no limit. Empty in listings.
-        wait: The sleep, the signal or the sub-tasks that a scheduled task with steps waits for; None otherwise.
-            Searches omit it.
+        wait: The sleep, the signal or the sub-tasks that a scheduled task with steps waits for. None otherwise, also
+            while the task waits for a limit after its wait. Searches omit it.
         generation: Distinguishes the task from later tasks with the same id. Lists and searches have ""
             unless a client has chosen the id or has asked for the task before.
     """
@@ -196,6 +196,6 @@ def task_info(stored: StoredTask) -> TaskInfo:
         started_at=_moment_ms(stored.started_ms),
         waits_for_limit=waits_for_limit,
         limit=unescape_limit_name(stored.line.partition(":")[2].partition(":")[0]) if stored.line else "",
-        wait=read_wait(stored.wait, when),
+        wait=None if waits_for_limit else read_wait(stored.wait, when),
         generation=stored.generation,
     )

@@ -189,6 +189,35 @@ async def test_a_sleep_frees_the_slot_and_uses_no_attempt(
     assert waits == ["sleep 'sleep'", "sleep 'sleep#2'"]
 
 
+async def test_a_task_held_by_a_limit_after_a_sleep_shows_the_limit_instead_of_the_sleep(
+    app: TaskQ, start: Runner, clock: Clock
+) -> None:
+    holds, may_end = asyncio.Event(), asyncio.Event()
+
+    @app.task(concurrency=1, retention=60)
+    async def nap(context: TaskContext, seconds: int) -> None:
+        if seconds:
+            await context.asleep(seconds)
+        else:
+            holds.set()
+            await may_end.wait()
+
+    await start()
+    sleeper = await nap.adelay(60)
+    await until(lambda: state(sleeper) is TaskState.SCHEDULED)
+    assert sleeper.info is not None and sleeper.info.wait is not None
+    await nap.adelay(0)
+    await holds.wait()
+    await clock.advance(80)
+    await until(lambda: sleeper.refresh().waits_for_limit)
+
+    [listed] = (await AsyncInspector(app).find_tasks("default", TaskState.SCHEDULED)).tasks
+    for info in (sleeper.info, listed):
+        assert (info.wait, info.next_run_at) == (None, None)
+    may_end.set()
+    await sleeper.aresult(timeout=30)
+
+
 async def test_a_loop_continues_after_a_wait_inside_it(app: TaskQ, start: Runner, clock: Clock) -> None:
     items: list[int] = []
 
