@@ -67,13 +67,19 @@ class TaskStatusWait(BaseModel):
 
     kind: StepKind = Field(examples=["signal"])
     name: str = Field(
-        description="Name of the sleep, the signal, the question, the call or the step.", examples=["review"]
+        description="Name of the sleep, the signal, the question, the call or the step; or names of several signals.",
+        examples=["review"],
     )
     number: int = Field(
         description="Number of the value, the question or the failure of the step, from 1; 0 for other waits.",
         examples=[1],
     )
     until: datetime | None = Field(description="End of the wait at the latest; null without a time limit.")
+    signals: dict[str, int] = Field(
+        default_factory=dict,
+        description="The number of the value for each signal that ends the wait, by the name of the signal.",
+        examples=[{"review": 1}],
+    )
 
 
 class TaskStatus(BaseModel):

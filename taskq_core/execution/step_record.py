@@ -56,7 +56,7 @@ STEPS_MAX = 1_000
 """Maximum number of steps of a task."""
 REASON_CHARS = 4_000
 """Maximum length of the stored reason why sub-tasks failed."""
-WAITS = {"z": "sleep", "r": "receive", "v": "receive", "c": "call", "y": "the retry of step"}
+WAITS = {"z": "sleep", "r": "receive", "o": "receive_any", "v": "receive", "c": "call", "y": "the retry of step"}
 """What waits, by the first letter of the wait in the record."""
 PARTIAL = b"?"
 """Precedes the JSON of `PartialResults` in the results of sub-tasks."""
@@ -550,6 +550,39 @@ class Steps(ABC):
             await self._end_wait(field, seconds("timeout", timeout) * 1000)
             data = await self._store(field, b"%d " % self._now_ms, missed=name)
         return numbered, data.partition(b" ")[2] or None
+
+    async def receive_any(self, names: Sequence[str], timeout: Duration | None) -> tuple[str, bytes]:
+        """Return the name and number of the first signal that arrived, and its value as JSON. "" after the timeout.
+
+        Raise `TaskWaiting` without one. The choice is stored, so each later run gets the same signal.
+        """
+        for name in names:
+            self._count("o:", "name of a signal", name)
+            self._check_signal(name)
+            if "|" in name:
+                raise StepError(f"receive_any takes names of signals without '|', got {name!r}", is_final=True)
+        uses = self._names[f"o:{names[0]}"]
+        await self._store_caught()
+        record = await self._load()
+        numbered = [f"{name}#{self._names[f'r:{name}'] + 1}" for name in names]
+        wait = f"o:{' | '.join(numbered)} | #{uses}"
+        choice = record.get(wait)
+        if choice is None:
+            arrived = [
+                (int(record[f"r:{each}"].partition(b" ")[0]), each) for each in numbered if f"r:{each}" in record
+            ]
+            first = min(arrived, key=lambda each: each[0])[1] if arrived else ""
+            if timeout is None and not first:
+                raise await self._wait(wait)
+            if not first:
+                await self._end_wait(wait, seconds("timeout", timeout) * 1000)
+            choice = b"%d %b" % (self._now_ms, first.encode())
+        chosen = choice.partition(b" ")[2].decode()
+        if chosen:
+            self._names[f"r:{chosen.rpartition('#')[0]}"] += 1
+        if wait not in record and not await self._store(wait, choice):  # a signal arrived as the timeout was stored
+            raise await self._wait(wait, self._now_ms)
+        return chosen, record[f"r:{chosen}"].partition(b" ")[2] if chosen else b""
 
     async def ask(
         self, name: str, question: bytes, timeout: Duration | None

@@ -5,6 +5,7 @@
     report = await context.astep("moderate", moderate, photo_id)      the result is stored; a later run returns it
     paid = await context.areceive("paid", Payment, timeout=DAY)       ends this run; the next one gets the value
     answer = await context.areceive("review", bool, ask={"photo": 7})  the same, for a question to people
+    name, value = await context.areceive_any({"paid": Payment, "cancelled": str})  the first of several signals
 
 A wait raises `TaskWaiting`, which ends the run. The next run executes the task's function again from its beginning, and
 each step that has a result returns it at once. So the code between the steps must lead to the same steps again.
@@ -262,6 +263,31 @@ class StepContext(StepCalls):
         _check_signal_type(type_)
         return _received(steps, name, await steps.run(steps.receive(name, timeout)), type_, default)
 
+    def receive_any(self, signals: Mapping[str, Any], /, *, timeout: Duration | None = None) -> tuple[str, Any]:
+        """Return the name and the value of the signal that arrives first. The values of the other signals stay.
+
+        Without a value yet, this run ends, and another one continues when a value arrives, as in `receive`. Among
+        values that have arrived before, the oldest one counts. Later runs get the same signal.
+
+        Args:
+            signals: Names of the signals, without `|`, and the types of their values, such as
+                `{"paid": Payment, "cancelled": str}`.
+            timeout: Maximum time to wait, from the first call on. None: no limit.
+
+        Raises:
+            TaskWaiting: No value has arrived. Do not catch this exception.
+            SignalTimeoutError: The timeout is over. Later values stay for the next `receive` of their names.
+            StepError: The value does not fit the type, `signals` is empty or not a mapping, a name is not valid, or the
+                task declares its signals without one of these.
+        """
+        steps, names = self._durable("receive_any"), _several(signals)
+        return _received_any(steps, signals, steps.wait_for(steps.receive_any(names, timeout)))
+
+    async def areceive_any(self, signals: Mapping[str, Any], /, *, timeout: Duration | None = None) -> tuple[str, Any]:
+        """Return the name and the value of the signal that arrives first. Like `receive_any`, for coroutines."""
+        steps, names = self._durable("areceive_any"), _several(signals)
+        return _received_any(steps, signals, await steps.run(steps.receive_any(names, timeout)))
+
     def _question(self, type_: Any, asked: Mapping[str, object]) -> tuple[Any, bytes]:
         """Return the type of the value that answers a question, and the question as it is stored."""
         wanted = answer_type(type_)[0]
@@ -385,6 +411,24 @@ def _received(steps: Steps, name: str, received: tuple[str, bytes | None], type_
         return default
     way_out = f"to delete it, run `{steps.forget_command(numbered)}`, and send another one"
     return decode_signal(name, data, type_, way_out=way_out)
+
+
+def _several(signals: object) -> list[str]:
+    """Return the names of the signals of `receive_any`."""
+    if not isinstance(signals, Mapping) or not signals:
+        problem = "receive_any takes names of signals with the types of their values, such as {'paid': Payment}"
+        raise StepError(f"{problem}; got {signals!r:.120}", is_final=True)
+    for type_ in signals.values():
+        _check_signal_type(type_)
+    return list(signals)
+
+
+def _received_any(steps: Steps, signals: Mapping[str, Any], received: tuple[str, bytes]) -> tuple[str, Any]:
+    numbered, data = received
+    if not numbered:
+        raise SignalTimeoutError(" | ".join(signals))
+    name = numbered.rpartition("#")[0]
+    return name, _received(steps, name, (numbered, data), signals[name], _NO_DEFAULT)
 
 
 def _check_signal_type(type_: Any) -> None:

@@ -12,7 +12,7 @@ from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.execution.step_failures import FAILED
 from taskq_core.execution.step_record import PARTIAL, read_result
-from taskq_core.handles.waits import StepKind
+from taskq_core.handles.waits import StepKind, read_signals
 from taskq_core.wire import Keys
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -24,7 +24,9 @@ class TimelineEntry:
 
     Attributes:
         kind: step, sleep, signal, question, sub-tasks or position.
-        name: Name of the step, the sleep, the signal, the question or the call, with a number from its second use on.
+        name: Name of the step, the sleep, the signal, the question or the call, with a number from its second use on. A
+            wait for the first of several signals has their names, separated by ` | `; the signal that ends it has its
+            own entry.
         started_at: When the step or wait began, or the run that stored the position. None for a signal that arrived
             before the task waited for it.
         ended_at: When it ended, the signal or the answer arrived, or the position was stored. None while the task
@@ -66,6 +68,7 @@ def read_timeline(keys: Keys, queue: str, task_id: str) -> RequestPlan[Sequence[
     """Return the timeline of a task, the oldest entry first. Empty for a task without steps."""
     record = yield from ask(read_steps(keys.queue(queue), task_id))
     waiting = record.get("waiting", b"").decode().partition(" ")[2]
+    waits = {value.decode().partition(" ")[2]: field for field, value in record.items() if field[:2] == "o:"}
     found = []
     for stored, value in record.items():
         letter, _, name = stored.partition(":")
@@ -84,11 +87,14 @@ def read_timeline(keys: Keys, queue: str, task_id: str) -> RequestPlan[Sequence[
             more = {"workflow_id": rest.decode(), **_outcome(result)}  # the workflow shows the error of sub-tasks
             found.append(_entry("sub-tasks", name, first, record.get(f"e:{name}", b""), **more))
         elif letter == "r":
-            since = record.get(f"u:{stored}", b"").partition(b" ")[2]
+            since = record.get(f"u:{waits.get(name, stored)}", b"").partition(b" ")[2]
             found.append(_entry("signal", stored, since, first, result=rest, has_timed_out=not rest))
+        elif letter == "o" and not rest:
+            since = record.get(f"u:{stored}", b"").partition(b" ")[2]
+            found.append(_entry("signal", stored, since, first, has_timed_out=True))
         elif letter == "q":
             found.append(_question(name, value, record))
-        elif letter == "u" and name not in record and name[:2] in ("z:", "r:"):
+        elif letter == "u" and name not in record and name[:2] in ("z:", "r:", "o:"):
             kind = "sleep" if name[0] == "z" else "signal"
             ends = _at(first) if name == waiting else None
             found.append(_entry(kind, name, rest, b"" if kind == "signal" or name == waiting else first, until=ends))
@@ -118,7 +124,7 @@ def _outcome(result: bytes) -> dict[str, Any]:
 
 
 def _entry(kind: StepKind, name: str, since: bytes | int, ended: bytes | int, **more: Any) -> TimelineEntry:
-    name = name.removeprefix("z:").removeprefix("r:")
+    name = " | ".join(read_signals(name[2:])) if name[:2] == "o:" else name.removeprefix("z:").removeprefix("r:")
     name = name.removesuffix("#1") if kind in ("signal", "question") else name
     return TimelineEntry(kind=kind, name=name, started_at=_at(since), ended_at=_at(ended), **more)
 

@@ -104,11 +104,20 @@ class MoveForm(AdminForm):
 
 
 class SignalForm(AdminForm):
-    """The value of a signal."""
+    """The value of a signal, and its name if a task waits for the first of several signals."""
 
     columns = {  # noqa: RUF012 - constant, as in Django's own forms
         "value": models.TextField(gettext_lazy("Value"), default='{"approved": true}', help_text="JSON")
     }
+
+    def __init__(self, modeladmin: Any, request: HttpRequest, data: Any = None, rows: Any = ()) -> None:
+        super().__init__(modeladmin, request, data, rows)
+        waits = [each.record.wait for each in rows if isinstance(each.record, TaskInfo)]
+        names = {name: name for each in waits if each is not None and len(each.signals) > 1 for name in each.signals}
+        if names:
+            self.add(
+                modeladmin, request, "signal", models.CharField(gettext_lazy("Signal"), choices=list(names.items()))
+            )
 
     def clean_value(self) -> Any:
         """Decode the value."""
@@ -127,22 +136,19 @@ def _signal_action(name: str, description: Any) -> Any:
     """
     button, sent = labels.SIGNALS[name]
 
-    def act(self: Any, row: Task, _deadline: object, value: object = sent) -> tuple[str, int]:
+    def act(self: Any, row: Task, _deadline: object, value: object = sent, signal: str = "") -> tuple[str, int]:
         wait = getattr(row.record, "wait", None)
         if wait is not None and wait.kind == "question":
             _answer(row, f"{wait.name}#{wait.number}", value)
             return f"Answered the question “{wait.name}”{'' if sent is None else f' with {json.dumps(sent)}'}.", 1
         if wait is None or wait.kind != "signal":
             raise SkippedError(gettext_lazy("not waiting for a signal"))
-        Inspector(taskq).signal_task(
-            row.record.queue,
-            row.record.id,
-            wait.name,
-            value,
-            number=wait.number,
-            generation=row.record.generation,
-        )
-        return f"Sent {'a value' if sent is None else json.dumps(sent)} as the signal “{wait.name}”.", 1
+        name = wait.name if len(wait.signals) == 1 else signal
+        if name not in wait.signals:
+            raise SkippedError(gettext_lazy("waiting for other signals"))
+        number, generation = wait.signals[name], row.record.generation
+        Inspector(taskq).signal_task(row.record.queue, row.record.id, name, value, number=number, generation=generation)
+        return f"Sent {'a value' if sent is None else json.dumps(sent)} as the signal “{name}”.", 1
 
     def question(count: int, rows: Sequence[Task]) -> str:
         wait = getattr(rows[0].record, "wait", None) if count == 1 else None
@@ -257,7 +263,9 @@ class TaskActions(RedisAdminMixin):
     def offers(self, action: str, obj: Any) -> bool:
         """Return whether the state of a task allows an action."""
         if action in labels.SIGNALS:
-            return obj.record.wait is not None and obj.record.wait.kind in ("signal", "question")
+            wait = obj.record.wait
+            is_one = wait is not None and (wait.kind == "question" or len(wait.signals) == 1)
+            return is_one or (wait is not None and wait.kind == "signal" and action == "send_signal")
         return action not in ACTIONS or obj.record.state in ALLOWED_STATES[ACTIONS[action]]
 
     def _act(

@@ -119,11 +119,12 @@ def life(broker: Broker) -> Life:
 
 
 @rows("signalled_first", [True, False])
-def test_a_signal_may_arrive_before_or_after_the_wait(broker: Broker, signalled_first: bool) -> None:
+@rows("wait", ["r:go#1", "o:go#1 | ok#1 | #1", "o:ok#2 | go#1 | #3"])
+def test_a_signal_may_arrive_before_or_after_the_wait(broker: Broker, wait: str, signalled_first: bool) -> None:
     life = Life(broker)
     life.begin()
     life.raw.delete(life.queue.wake)
-    todo: list[Callable[[], object]] = [lambda: life.wait("r:go#1"), life.signal]
+    todo: list[Callable[[], object]] = [lambda: life.wait(wait), life.signal]
 
     for each in reversed(todo) if signalled_first else todo:
         assert each() in ("1", "ok")
@@ -131,8 +132,26 @@ def test_a_signal_may_arrive_before_or_after_the_wait(broker: Broker, signalled_
     assert (life.state, life.broker.pending()) == ("pending", ["t"])
     assert life.raw.zcard(life.queue.scheduled) == 0
     assert life.raw.llen(life.queue.wake) == 1, "a waiting worker is woken"
-    assert life.begin()["r:go#1"].endswith(b" 1")
-    assert "waiting" not in life.record
+    record = life.begin()
+    assert record["r:go#1"].endswith(b" 1")
+    assert record["by"] == b"r:go#1", "the run links to the sender"
+    assert "waiting" not in record
+
+
+def test_a_signal_that_arrives_before_the_timeout_of_several_is_stored_wins(life: Life) -> None:
+    several = "o:ok#1 | go#1 | #1"
+    life.begin()
+    life.wait(several)
+    life.forward()
+    life.begin()
+    life.signal()
+    assert life.store(several, b"5 ") == b""
+    assert several not in life.record
+    life.wait(several, 1)
+    assert life.state == "pending"
+    life.begin()
+    for choice in (b"6 go#1", b"7 "):
+        assert life.store(several, choice) == b"6 go#1"
 
 
 def test_a_repeated_signal_counts_once(life: Life) -> None:

@@ -100,6 +100,7 @@ def test_the_django_code_of_the_readme_runs(tmp_path: Path, redis_server: RedisS
 def test_the_tests_of_the_pages_on_durable_tasks_pass(tmp_path: Path) -> None:
     for page in ("durable-tasks", "run-an-agent"):
         write_files(ROOT / f"docs/how-to/{page}.md", tmp_path)
+    (tmp_path / "test_orders.py").write_text(TEST_OF_ORDERS, encoding="utf-8")
     done = subprocess.run(
         (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
         cwd=tmp_path,
@@ -109,7 +110,30 @@ def test_the_tests_of_the_pages_on_durable_tasks_pass(tmp_path: Path) -> None:
         check=False,
     )
 
-    assert "2 passed" in done.stdout, done.stdout
+    assert "3 passed" in done.stdout, done.stdout
+
+
+TEST_OF_ORDERS = """
+from shop.orders import follow_order
+from shop.photos import taskq
+from taskq_core.testing import capture
+
+
+def test_an_order_continues_with_the_signal_that_arrives_first() -> None:
+    with capture(taskq) as tasks:
+        paid, cancelled, late = (follow_order.delay(order) for order in (1, 2, 3))
+        tasks.run()
+        cancelled.signal("cancelled", "too late")
+        cancelled.signal("paid", {"amount": "9.99"})
+        paid.signal("paid", {"amount": "9.99"})
+        tasks.run(advance=3 * 86_400)
+
+        assert [paid.result(), cancelled.result(), late.result()] == [
+            "order 1: paid 9.99",
+            "order 2: cancelled, too late",
+            "order 3: nobody paid in time",
+        ]
+"""
 
 
 @pytest.mark.redis

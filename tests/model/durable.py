@@ -137,7 +137,9 @@ class DurableMachine(RuleBasedStateMachine):
         self._wake(f"c:{name}")
 
     def _wake(self, wait: str) -> None:
-        if self.state == "scheduled" and self.record.get("waiting", b"").partition(b" ")[2] == wait.encode():
+        waiting = self.record.get("waiting", b"").decode().partition(" ")[2]
+        is_one_of = waiting[:2] == "o:" and wait[2:] in waiting[2:].split(" | ")
+        if self.state == "scheduled" and (waiting == wait or is_one_of):
             self.state = "pending"
             del self.record["waiting"]
             self.record["by"] = wait.encode()
@@ -224,6 +226,30 @@ class DurableMachine(RuleBasedStateMachine):
             assert self.ask(miss, timed=False) == b"5 "
 
     @precondition(lambda self: self.state == "active")
+    @rule(one=names, other=names, number=st.integers(1, 2), has_time=st.booleans())
+    def choose_between_signals(self, one: str, other: str, number: int, has_time: bool) -> None:
+        """Store which of two signals the task has received, or that it stopped waiting for both."""
+        wait = f"o:{one}#{number} | {other}#{number} | #1"
+        arrived = [each for each in (f"{one}#{number}", f"{other}#{number}") if f"r:{each}" in self.record]
+        choice = b"5 %b" % (arrived[0].encode() if arrived and has_time else b"")
+        expected = self.record.get(wait, b"" if arrived and not has_time else choice)
+        for _ in range(2):
+            step = steps.store_step(self.queue, "t", wait, choice, owner="w", run=self.call_of_run)
+            assert self.ask(step, timed=False) == expected
+        if expected:
+            self.record[wait] = expected
+
+    @precondition(lambda self: self.state == "active")
+    @rule(name=names, arrives_first=st.booleans(), ahead=st.integers(0, 1))
+    def wait_for_the_first_of_two_signals(self, name: str, arrives_first: bool, ahead: int) -> None:
+        if arrives_first:
+            self.signal(name, again=False)
+        self.wait("o", name, ahead, 5000)
+        if not arrives_first:
+            for each in NAMES:
+                self.signal(each, again=False)
+
+    @precondition(lambda self: self.state == "active")
     @rule(key=questions)
     def ask_a_question(self, key: str) -> None:
         asked, field = b"%d 0 {}" % self.next(), f"q:{key}"
@@ -270,7 +296,7 @@ class DurableMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.state == "active")
     @rule(
-        kind=st.sampled_from("zyrrrccvv"),
+        kind=st.sampled_from("zyrrroccvv"),
         name=names,
         ahead=st.integers(0, 1),
         seconds=st.sampled_from((0, 1, 50, 5000)),
@@ -279,7 +305,15 @@ class DurableMachine(RuleBasedStateMachine):
         """Wait for at most this number of seconds; 0 without a limit."""
         number = max(1, int(self.record.get(f"n:{name}", 0)) + ahead)
         retry = f"y:{name}#{self.failures(name)}"
-        wait = {"z": f"z:{name}", "y": retry, "r": f"r:{name}#{number}", "c": f"c:{name}", "v": f"v:{name}#1"}[kind]
+        one, other = f"{name}#{number}", f"{'ok' if name == 'go' else 'go'}#{number}"
+        wait = {
+            "z": f"z:{name}",
+            "y": retry,
+            "r": f"r:{one}",
+            "o": f"o:{one} | {other} | #1",
+            "c": f"c:{name}",
+            "v": f"v:{name}#1",
+        }[kind]
         if kind == "c" and f"c:{name}" not in self.record:
             return
         until_ms, emitted = 1000 * (self.now_s + seconds) if seconds else 0, self.next()
@@ -296,7 +330,11 @@ class DurableMachine(RuleBasedStateMachine):
         self.record |= {"x": b"%d" % emitted, "try": b"%d w" % attempt}
         self.record |= {"waiting": ends + b" " + wait.encode(), f"u:{wait}": ends + b" " + since}
         self.state, self.until_s = "scheduled", self.now_s + (seconds or DAY_S)
-        if (f"e:{name}" if kind == "c" else wait) in self.record:
+        if kind == "o":
+            for each in (one, other):
+                if f"r:{each}" in self.record:
+                    self._wake(f"r:{each}")
+        elif (f"e:{name}" if kind == "c" else wait) in self.record:
             self._wake(wait)
 
     @precondition(lambda self: self.state == "active")

@@ -209,6 +209,10 @@ _CATALOGUE: dict[str, dict[str, dict[str, tuple[str, str]]]] = {
         },
         "taskq_core/broker/lua/_resume.lua": {
             "a resumed task wakes no worker": ("    wake(own .. 'wake')\n", ""),
+            "the second of several signals does not wake": (
+                "return waiting == wait or several",
+                "return waiting == wait or false",
+            ),
         },
         "taskq_core/broker/lua/settle.lua": {
             "a task waits although the signal has arrived": (
@@ -228,6 +232,10 @@ _CATALOGUE: dict[str, dict[str, dict[str, tuple[str, str]]]] = {
             "a lost record counts as an empty record": (
                 "  elseif redis.call('HGET', record, 'of') ~= mark then\n    return false\n",
                 "",
+            ),
+            "a task waits for several signals although one has arrived": (
+                "      return 'r:' .. signal\n",
+                "      return nil\n",
             ),
             "a task waits for sub-tasks that have ended": (
                 "return ended or state ~= 'running' and state ~= 'building'",

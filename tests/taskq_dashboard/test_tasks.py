@@ -796,6 +796,27 @@ async def test_a_waiting_task_shows_its_steps_and_is_approved_once(
     assert "blurred" not in caplog.text
 
 
+async def test_a_task_that_waits_for_the_first_of_several_signals_gets_the_chosen_one(taskq: TaskQ) -> None:
+    @taskq.task(name="orders:wait", retention=60)
+    async def wait(context: TaskContext) -> tuple[str, Any]:
+        return await context.areceive_any({"paid": bool, "cancelled": str})
+
+    handle = await wait.adelay()
+    await adrain(taskq)
+    async with looking(dashboard_of(taskq)) as web:
+        page = await web.get(f"/task?queue=default&id={handle.id}")
+        questions = [each for each in Fields(page.text).links if each.startswith("task-signal?")]
+        form = Fields((await web.get(f"/{questions[1]}")).text)
+        data = {**form.hidden, "value": '"too late"'}
+        await web.post(f"/{form.forms[-1]}", data=data, headers={"sec-fetch-site": "same-origin"})
+    await adrain(taskq)
+
+    assert "Send “paid” Send “cancelled”" in text_of(page)
+    assert "waiting for paid | cancelled" in text_of(page)
+    assert len(questions) == 2
+    assert await handle.aresult(timeout=30) == ("cancelled", "too late")
+
+
 @dataclass
 class Refund:
     """An answer with fields."""

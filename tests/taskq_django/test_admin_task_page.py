@@ -367,6 +367,30 @@ def act(client: Client, handle: Any, action: str, **fields_of_form: str) -> tupl
     return unescape(asked), lambda: messages(client.post(address, data, follow=True).content.decode())
 
 
+def test_a_task_that_waits_for_the_first_of_several_signals_gets_the_chosen_one(
+    client: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taskq, "_tasks", {})
+
+    @taskq.task(name="orders:wait", retention=60)
+    def wait(context: TaskContext) -> tuple[str, Any]:
+        return context.receive_any({"paid": bool, "cancelled": str})
+
+    handle = wait.delay()
+    drain(taskq)
+    client.force_login(user("ann", "view_task", "view_payload", "view_workflow", "signal_task"))
+    page = unescape(client.get(page_of(handle)).content.decode())
+    asked, send = act(client, handle, "send_signal", value='"too late"', signal="cancelled")
+    sent = send()
+    drain(taskq)
+
+    assert "waiting for paid | cancelled" in page
+    assert re.findall(r'/act/(\w+)/"', page) == ["send_signal"]
+    assert re.findall(r'<option value="(\w+)"', asked) == ["paid", "cancelled"]
+    assert sent == ["1 signal was sent."]
+    assert handle.result(timeout=30) == ("cancelled", "too late")
+
+
 def test_a_waiting_task_shows_its_steps_and_is_approved_once(client: Client, waiting: Any) -> None:
     client.force_login(user("ann", "view_task", "view_payload", "view_workflow", "signal_task"))
 

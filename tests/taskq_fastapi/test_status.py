@@ -296,8 +296,10 @@ async def test_the_status_shows_what_a_durable_task_waits_for(taskq: TaskQ, web:
     await adrain(taskq)
     second = (await web.get(f"/tasks/status/default/{handle.id}")).json()
 
-    assert first["wait"] == {"kind": "signal", "name": "review", "number": 1, "until": first["next_run_at"]}
-    assert second["wait"] == {"kind": "sleep", "name": "sleep", "number": 0, "until": second["next_run_at"]}
+    signal = {"kind": "signal", "name": "review", "number": 1, "signals": {"review": 1}}
+    assert first["wait"] == {**signal, "until": first["next_run_at"]}
+    sleep = {"kind": "sleep", "name": "sleep", "number": 0, "signals": {}}
+    assert second["wait"] == {**sleep, "until": second["next_run_at"]}
 
 
 async def test_a_result_that_was_too_large_is_explained(taskq: TaskQ, web: HttpClient) -> None:

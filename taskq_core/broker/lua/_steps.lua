@@ -10,6 +10,8 @@
 --   c:<name>      sub-tasks: "<start, Unix ms> <id of their workflow>"
 --   e:<name>      end of the sub-tasks (Unix ms)
 --   r:<name>#<k>  k-th signal: "<arrival, Unix ms> <JSON>", without JSON if the task stopped waiting for it
+--   o:<wait>      which of several signals the task has received: "<Unix ms> <name>#<k>", without a signal after the
+--                 timeout. <wait> is "<name>#<k> | <name>#<k> | #<number of waits for the first name>"
 --   q:<name>#<k>  k-th question with a name: "<number among all questions of the task> <asked, Unix ms> <number of
 --                 signals with this name that the code had received before> <JSON>". The JSON has the name of the task
 --                 type, the data and the JSON schema of the answer
@@ -28,8 +30,9 @@
 --   p:iterate     position of the loops, in the form of s:<name>; deleted when the task has succeeded
 --   u:<wait>      the end and the start of a wait: "<Unix ms> <Unix ms>", with the end '-' while it has no time limit
 --   waiting       "<end> <wait>", the end as in u:<wait>: the wait for which the task is scheduled: z:<name> sleep,
---                 r:<name>#<k> signal, v:<name>#<k> answer, c:<name> sub-tasks, y:<name>#<k> the attempt of a step after its k-th failure.
---                 The next run ends this wait, for whatever reason it starts
+--                 r:<name>#<k> signal, o:<wait> the first of several signals, v:<name>#<k> answer, c:<name> sub-tasks,
+--                 y:<name>#<k> the attempt of a step after its k-th failure. The next run ends this wait, for whatever
+--                 reason it starts
 --   try           "<attempt> <run>" of the last run, "<attempt> w" while the task waits. The run after a wait belongs
 --                 to the same attempt. Every other run is another attempt, even after an interruption
 --   x             number of values that this attempt emitted outside its steps before it waited
@@ -69,9 +72,18 @@ local function is_over(own, record, name, now_ms)
   return ended or state ~= 'running' and state ~= 'building'
 end
 
--- begin_wait: record for which event a task waits, and until when (`until_ms`, 0 without a limit). Return true if this
--- event has already happened. Record nothing if the steps record is lost or is a key of another type: then the next run
--- of the task fails with an error.
+-- arrived: return the first of the signals in o:<wait> that has arrived, as r:<name>#<k>, nil without one.
+local function arrived(record, wait)
+  for signal in string.gmatch(string.sub(wait, 3), '(.-) | ') do
+    if redis.call('HGET', record, 'r:' .. signal) then
+      return 'r:' .. signal
+    end
+  end
+end
+
+-- begin_wait: record for which event a task waits, and until when (`until_ms`, 0 without a limit). Return the event if
+-- it has already happened. Record nothing if the steps record is lost or is a key of another type: then the next run of
+-- the task fails with an error.
 local function begin_wait(own, record, mark, wait, until_ms, emitted, now_ms)
   local call = string.match(wait, '^c:(.*)$')
   local known = redis.pcall('HMGET', record, 'of', 'try', 'u:' .. wait, wait)
@@ -85,7 +97,9 @@ local function begin_wait(own, record, mark, wait, until_ms, emitted, now_ms)
   redis.call('HDEL', record, 'by')
   redis.call('EXPIRE', record, record_ttl(until_ms / 1000, now_ms / 1000))
   if call then
-    return is_over(own, record, call, now_ms)
+    return is_over(own, record, call, now_ms) and wait
+  elseif string.sub(wait, 1, 2) == 'o:' then
+    return arrived(record, wait)
   end
-  return known[4] ~= false
+  return known[4] and wait
 end

@@ -53,6 +53,13 @@ if value then -- each later signal of this name gets the previous number, and it
     redis.call('HSET', KEYS[2], prefix .. whole(at), redis.call('HGET', KEYS[2], prefix .. whole(at + 1)) or '0 ')
     redis.call('HDEL', KEYS[2], 'u:' .. prefix .. whole(at), 't:' .. name .. '#' .. whole(at))
   end
+  for _, field in ipairs(redis.call('HKEYS', KEYS[2])) do -- the choice between several signals is made again
+    local choice = string.sub(field, 1, 2) == 'o:' and redis.call('HGET', KEYS[2], field) or ''
+    local chosen, its = string.match(choice, '^%d+ (.*)#(%d+)$')
+    if chosen == name and tonumber(its) >= tonumber(number) then
+      redis.call('HDEL', KEYS[2], field, 'u:' .. field)
+    end
+  end
   redis.call('HDEL', KEYS[2], prefix .. whole(last), 'u:' .. prefix .. whole(last), 't:' .. name .. '#' .. whole(last))
   local json = string.match(value, '^%d+ (.+)$')
   if json then

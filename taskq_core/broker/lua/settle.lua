@@ -146,8 +146,9 @@ local function wait(id, key, mark, message, until_ms, what)
   if awaited and redis.call('HEXISTS', key, 'taskq_limit') == 1 then
     redis.call('HSET', key, 'taskq_paid', '1')
   end
-  if awaited and begin_wait(own, own .. 'steps:' .. id, mark, awaited, until_ms, emitted, now_ms) then
-    resume(ARGV[3], own, now_ns, now_ms, id, awaited)
+  local event = awaited and begin_wait(own, own .. 'steps:' .. id, mark, awaited, until_ms, emitted, now_ms)
+  if event then
+    resume(ARGV[3], own, now_ns, now_ms, id, event)
   end
 end
 

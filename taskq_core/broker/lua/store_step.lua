@@ -1,7 +1,7 @@
 --[[
   store_step: store the result of a step of a running task, the number of its failures, or the position of the loops,
-  after the values that the task emitted before. Or record that the task asks a question, or that it stopped waiting for
-  a signal or an answer.
+  after the values that the task emitted before. Or record that the task asks a question, that it stopped waiting for a
+  signal or an answer, or which of several signals it has received.
 
   KEYS[1]  hash    the task
   KEYS[2]  zset    leases: id by expiry (Unix s)
@@ -17,7 +17,8 @@
   ARGV[6..]        values that the run emitted and that are not stored yet, see `_emit`; none if all are stored. With a
                    position at least the number of the request, because the last request of a run has the last position
 
-  returns  the stored value: an earlier one if the field was already stored, '' for a position
+  returns  the stored value: an earlier one if the field was already stored; '' for a position, and if the task stopped
+           waiting for several signals, but one has arrived
            0  this worker no longer owns the run   1  the record is lost
 ]]
 -- include _clock
@@ -51,6 +52,8 @@ if kind == 'a:' then
   return value
 elseif kind == 'q:' and redis.call('HEXISTS', KEYS[3], ARGV[3]) == 0 then
   value = ask(KEYS[1], KEYS[3], KEYS[6], ARGV[2], name, value)
+elseif kind == 'o:' and string.match(value, '^%d+ $') and arrived(KEYS[3], ARGV[3]) then
+  return redis.call('HGET', KEYS[3], ARGV[3]) or ''
 end
 if redis.call('HSETNX', KEYS[3], ARGV[3], value) == 0 then
   return redis.call('HGET', KEYS[3], ARGV[3])

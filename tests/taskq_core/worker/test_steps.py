@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from taskq_core import (
+    Answer,
     ConfigurationError,
+    SignalTimeoutError,
     TaskContext,
     TaskHandle,
+    TaskInfo,
     TaskInterrupted,
     TaskQ,
     TaskState,
@@ -24,6 +27,7 @@ from taskq_core.broker.plans import ask
 from taskq_core.errors import StepError, TaskFailedError, TaskNotFoundError, TaskStateError
 from taskq_core.inspector import AsyncInspector
 from taskq_core.testing import capture
+from taskq_core.views.aio import AsyncDashboard
 from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Ends, Runner, until
@@ -33,6 +37,11 @@ pytestmark = pytest.mark.redis
 
 def state(handle: TaskHandle[Any]) -> TaskState:
     return handle.refresh().state
+
+
+def wait_of(handle: TaskHandle[Any]) -> str:
+    wait = handle.refresh().wait
+    return "" if wait is None else wait.name
 
 
 @dataclass
@@ -205,14 +214,15 @@ async def test_a_task_held_by_a_limit_after_a_sleep_shows_the_limit_instead_of_t
     await start()
     sleeper = await nap.adelay(60)
     await until(lambda: state(sleeper) is TaskState.SCHEDULED)
-    assert sleeper.info is not None and sleeper.info.wait is not None
+    assert wait_of(sleeper) == "sleep"
     await nap.adelay(0)
     await holds.wait()
     await clock.advance(80)
     await until(lambda: sleeper.refresh().waits_for_limit)
 
     [listed] = (await AsyncInspector(app).find_tasks("default", TaskState.SCHEDULED)).tasks
-    for info in (sleeper.info, listed):
+    for info in (sleeper.refresh(), listed):
+        assert isinstance(info, TaskInfo)
         assert (info.wait, info.next_run_at) == (None, None)
     may_end.set()
     await sleeper.aresult(timeout=30)
@@ -253,6 +263,133 @@ async def test_signals_arrive_in_order_even_before_the_wait(app: TaskQ, start: R
     await handle.asignal("review", Review(False, "later"))
 
     assert await handle.aresult(timeout=30) == ["before the first run", "while it waits", "later"]
+
+
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+async def test_a_task_receives_the_first_of_several_signals(app: TaskQ, start: Runner, clock: Clock, kind: str) -> None:
+    signals = {"paid": Review, "cancelled": str}
+
+    @app.task(retention=60)
+    def plain(context: TaskContext) -> list[Any]:
+        first = context.receive_any(signals)
+        second = context.receive_any(signals, timeout=60)
+        return [first, second, context.receive("paid", Review)]
+
+    @app.task(retention=60)
+    async def coroutine(context: TaskContext) -> list[Any]:
+        first = await context.areceive_any(signals)
+        second = await context.areceive_any(signals, timeout=60)
+        return [first, second, await context.areceive("paid", Review)]
+
+    handle = await (plain if kind == "plain" else coroutine).adelay()
+    await handle.asignal("paid", Review(True, "before the first run"))
+    await start()
+    await until(lambda: state(handle) is TaskState.SCHEDULED)
+    wait = handle.refresh().wait
+    assert wait is not None
+    assert (wait.kind, wait.name, dict(wait.signals)) == ("signal", "paid | cancelled", {"paid": 2, "cancelled": 1})
+    await handle.asignal("cancelled", "too late")
+    await until(lambda: wait_of(handle) == "paid")
+    await handle.asignal("paid", Review(True, "after all"))
+
+    paid, after = ({"approved": True, "note": note} for note in ("before the first run", "after all"))
+    assert await handle.aresult(timeout=30) == [["paid", paid], ["cancelled", "too late"], after]
+    timeline = await AsyncDashboard(AsyncInspector(app)).timeline("default", handle.id)
+    assert [(each.kind, each.name, each.started_at is not None) for each in timeline] == [
+        ("signal", "paid", False),
+        ("signal", "cancelled", True),
+        ("signal", "paid#2", True),
+    ]
+
+
+async def test_the_oldest_of_several_signals_counts_and_the_others_stay(
+    app: TaskQ, start: Runner, clock: Clock
+) -> None:
+    @app.task(retention=60)
+    async def collect(context: TaskContext) -> list[Any]:
+        return [await context.areceive_any({"b": int, "a": int, "c": int}) for _ in range(3)]
+
+    handle = await collect.adelay()
+    for name, value in (("a", 1), ("c", 2), ("b", 3)):
+        await handle.asignal(name, value)
+        await clock.advance(1)
+    await start()
+
+    assert await handle.aresult(timeout=30) == [["a", 1], ["c", 2], ["b", 3]]
+
+
+async def test_a_wait_for_several_signals_times_out_and_is_repeated(app: TaskQ, start: Runner, clock: Clock) -> None:
+    runs: list[int] = []
+
+    @app.task(retention=600)
+    async def remind(context: TaskContext) -> list[Any]:
+        runs.append(1)
+        reminders = 0
+        while True:
+            try:
+                return [reminders, await context.areceive_any({"paid": int, "cancelled": int}, timeout=60)]
+            except SignalTimeoutError as error:
+                reminders += error.name == "paid | cancelled"
+
+    await start()
+    handle = await remind.adelay()
+    for runs_so_far in (1, 2):
+        await until(lambda expected=runs_so_far: len(runs) == expected and state(handle) is TaskState.SCHEDULED)
+        await clock.advance(70)
+    await until(lambda: len(runs) == 3 and state(handle) is TaskState.SCHEDULED)
+    await handle.asignal("cancelled", 7)
+
+    assert await handle.aresult(timeout=30) == [2, ["cancelled", 7]]
+    timeline = await AsyncDashboard(AsyncInspector(app)).timeline("default", handle.id)
+    assert [(each.name, each.has_timed_out) for each in timeline] == [
+        ("paid | cancelled", True),
+        ("paid | cancelled", True),
+        ("cancelled", False),
+    ]
+
+
+async def test_a_task_chooses_again_between_several_signals_after_forget_step(app: TaskQ, start: Runner) -> None:
+    @app.task(retention=60, max_retry=0)
+    async def choose(context: TaskContext) -> Any:
+        name, value = await context.areceive_any({"paid": int, "cancelled": str})
+        if name == "paid" and value < 0:
+            raise ValueError("negative")
+        return [name, value]
+
+    handle = await choose.adelay()
+    await handle.asignal("paid", -1)
+    await start()
+    await until(lambda: state(handle) is TaskState.ARCHIVED)
+    inspector = AsyncInspector(app)
+    assert await inspector.forget_step("default", handle.id, "paid#1") is True
+    await inspector.run_task("default", handle.id)
+    await until(lambda: wait_of(handle) == "paid | cancelled")
+    await handle.asignal("cancelled", "sorry")
+
+    assert await handle.aresult(timeout=30) == ["cancelled", "sorry"]
+
+
+@pytest.mark.parametrize(
+    ("signals", "problem"),
+    [
+        ({}, r"receive_any takes names of signals with the types of their values.*got \{\}"),
+        (["paid"], r"got \['paid'\]"),
+        ({"paid|late": int}, r"without '\|', got 'paid\|late'"),
+        ({"paid": int, "a#b": int}, "name of a signal must be"),
+        ({"paid": int, "other": int}, "unknown signal 'other'"),
+        ({"paid": Answer[bool]}, "the type Answer needs `ask`"),
+    ],
+)
+async def test_signals_that_cannot_be_received_together_are_refused(
+    app: TaskQ, start: Runner, signals: Any, problem: str
+) -> None:
+    @app.task(retention=60, max_retry=0, signals={"paid": Any, "paid|late": Any})
+    async def choose(context: TaskContext) -> None:
+        await context.areceive_any(signals)
+
+    await start()
+    with pytest.raises(TaskFailedError, match=problem):
+        await (await choose.adelay()).aresult(timeout=30)
 
 
 async def test_a_signal_with_the_id_of_an_earlier_one_is_not_sent_again(app: TaskQ, start: Runner) -> None:
