@@ -178,7 +178,7 @@ DURABLE_MUTANTS = {
     "store_step: a second result": ("store_step", "redis.call('HSETNX', KEYS[3]", "1 - redis.call('HSET', KEYS[3]"),
     "signal: no wake-up": ("signal", "resume(ARGV[8], ARGV[9], now_ns, now_ms, ARGV[2], wait)", ""),
     "signal: a repeat": ("signal", "known[2] and known[1] == mark then", "false then"),
-    "settle: an arrived signal": ("settle", "resume(ARGV[3], own, now_ns, now_ms, id, awaited)", ""),
+    "settle: an arrived signal": ("settle", "resume(ARGV[3], own, now_ns, now_ms, id, event)", ""),
     "settle: a cancellation": ("settle", "if asked and started ==", "if false and started =="),
     "signal: the record of an earlier task": ("signal", "redis.call('DEL', record, stream)", ""),
     "load_steps: the record of an earlier task": ("load_steps", "redis.call('DEL', record, stream)", ""),

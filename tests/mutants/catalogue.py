@@ -216,7 +216,7 @@ _CATALOGUE: dict[str, dict[str, dict[str, tuple[str, str]]]] = {
         },
         "taskq_core/broker/lua/settle.lua": {
             "a task waits although the signal has arrived": (
-                "    resume(ARGV[3], own, now_ns, now_ms, id, awaited)\n",
+                "    resume(ARGV[3], own, now_ns, now_ms, id, event)\n",
                 "",
             ),
             "a cancellation at the moment of a wait is lost": (
