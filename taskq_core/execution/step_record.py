@@ -101,6 +101,9 @@ class Steps(ABC):
         span: Returns a context manager that records the span of a step.
         position: The newest position of the loops as JSON, stored or not. None: there is nothing to store.
         is_closed: True once the function has ended. Code that it started may still run.
+        wish: What becomes of the task after its function has ended, if its cancellation was requested: archive or
+            discard. "" otherwise.
+        is_cancelled: Whether the function was interrupted for this. It may still call further steps.
     """
 
     def __init__(
@@ -119,6 +122,9 @@ class Steps(ABC):
         self.span = tracing.step
         self._process = span
         self.is_closed = False
+        self.wish = ""
+        self.is_cancelled = False
+        self._cancelled_ms = math.inf  # when the cancellation was requested
         self.position: bytes | None = None
         self._stored_position: bytes | None = None
         self._queue = queue
@@ -160,6 +166,10 @@ class Steps(ABC):
     @abstractmethod
     async def _hold_lease(self) -> None:
         """Raise `TaskInterrupted` if another worker may have taken the task, so that no step of it may start."""
+
+    @abstractmethod
+    async def _interrupt(self) -> None:
+        """Cancel the coroutine of the run, and wait until it is cancelled. Return if the function is no coroutine."""
 
     @abstractmethod
     def _counts(self, error: Exception) -> bool:
@@ -204,6 +214,7 @@ class Steps(ABC):
                 self._record = loaded.record
                 self._size = sum(len(value) for field, value in loaded.record.items() if field[:2] in ("s:", "k:"))
                 self._attempt = loaded.attempt
+                self.read_wish(loaded.record)
                 if self._ahead_ms < 0 and self._process is not None and (sender := loaded.sender):
                     self._process.link(sender)
                 self._ahead_ms, self._loaded_ms = loaded.now_ms - time.monotonic() * 1000, loaded.now_ms
@@ -257,6 +268,30 @@ class Steps(ABC):
         number = self._count(kind, what, name)
         return name if number == 1 else f"{name}#{number}"
 
+    def read_wish(self, record: Record) -> None:
+        """Read from a record whether the cancellation of the task was requested."""
+        if "cancel" in record:
+            requested_ms, _, self.wish = record["cancel"].decode().partition(" ")
+            self._cancelled_ms = int(requested_ms)
+
+    def _event(self, field: str) -> bytes | None:
+        """Return a field that begins with the time of an event, None if it is missing or after the cancellation.
+
+        So a wait that was cancelled is cancelled in each later run too, whatever happens in the meantime.
+        """
+        stored = self._record.get(field)
+        return None if stored is None or int(stored.partition(b" ")[0]) > self._cancelled_ms else stored
+
+    async def _check_cancel(self) -> None:
+        """Interrupt the function, once in a run, if the cancellation of the task was requested.
+
+        Called where the function would do something new. Afterwards, it may call further steps.
+        """
+        if self.wish and not self.is_cancelled:
+            self.is_cancelled = True
+            await self._interrupt()
+            raise TaskInterrupted
+
     # --- steps --------------------------------------------------------------------------------------------------------
 
     async def begin(self, name: str) -> tuple[str, bytes | None, int]:
@@ -277,6 +312,7 @@ class Steps(ABC):
             record = await self._load()
             stored = record.get(f"s:{name}")
             if stored is None:
+                await self._check_cancel()
                 retry = self._early_retry(name)
                 if not retry:
                     await self._hold_lease()
@@ -447,6 +483,10 @@ class Steps(ABC):
         The exception is that of the first wait, even if a `finally` block of the function waits for something else.
         """
         await self._others_end()
+        await self._check_cancel()
+        if self.is_cancelled and wait[0] != "y":
+            problem = f"{WAITS[wait[0]]} {wait[2:]!r} cannot wait, because the task was cancelled"
+            raise StepError(f"{problem}; its code may only call further steps", is_final=True)
         if self._waiting is None:
             self._waiting = wait, until_ms, self._emitted
         return TaskWaiting(*self._waiting)
@@ -474,7 +514,7 @@ class Steps(ABC):
         """
         stored = self._record.get(f"u:{wait}", b"-").partition(b" ")[0]
         until_ms = math.ceil(self._now_ms + duration_ms) if stored == b"-" else int(stored)
-        if until_ms > self._now_ms:
+        if until_ms > min(self._now_ms, self._cancelled_ms):
             raise await self._wait(wait, until_ms)
 
     # --- the position of loops ----------------------------------------------------------------------------------------
@@ -543,7 +583,8 @@ class Steps(ABC):
         self._check_signal(name)
         await self._store_caught()
         field = f"r:{numbered}"
-        data = (await self._load()).get(field)
+        await self._load()
+        data = self._event(field)
         if data is None:
             if timeout is None:
                 raise await self._wait(field)
@@ -568,9 +609,8 @@ class Steps(ABC):
         wait = f"o:{' | '.join(numbered)} | #{uses}"
         choice = record.get(wait)
         if choice is None:
-            arrived = [
-                (int(record[f"r:{each}"].partition(b" ")[0]), each) for each in numbered if f"r:{each}" in record
-            ]
+            signals = [(each, self._event(f"r:{each}")) for each in numbered]
+            arrived = [(int(signal.partition(b" ")[0]), each) for each, signal in signals if signal is not None]
             first = min(arrived, key=lambda each: each[0])[1] if arrived else ""
             if timeout is None and not first:
                 raise await self._wait(wait)
@@ -604,9 +644,10 @@ class Steps(ABC):
             return numbered, None if data is None else operations.StoredAnswer("", msgspec.Raw(data)), self._now_ms
         numbered = f"{name}#{self._count('v:', 'name of a question', name)}"
         field = f"v:{numbered}"
-        stored = record.get(field)
+        stored = self._event(field)
         if stored is None:
             if f"q:{numbered}" not in record:
+                await self._check_cancel()
                 received = self._names[f"r:{name}"]
                 await self._store(f"q:{numbered}", b"%d %d %b" % (self._now_ms, received, question))
             if timeout is None:
@@ -647,10 +688,11 @@ class Steps(ABC):
         record = self._record
         begun = record.get(f"c:{name}")
         if begun is None:
+            await self._check_cancel()
             begun = b"%d %b" % (self._now_ms, children_id(self._task_id, record["of"].decode(), name).encode())
             begun = await self._store(f"c:{name}", begun)
         started_ms, _, workflow_id = begun.decode().partition(" ")
-        if f"e:{name}" in record:
+        if self._event(f"e:{name}") is not None:
             try:
                 data = await self._read_children(workflow_id, each=each)
             except (WorkflowFailedError, WorkflowCancelledError) as error:

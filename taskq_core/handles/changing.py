@@ -249,6 +249,15 @@ def cancel(
     return is_cancelled
 
 
+def delete(queue: QueueKeys, task_id: str, *, generation: RequestPlan[str]) -> RequestPlan[bool]:
+    """Delete a task that waits or has ended, and return whether that was possible. See `TaskHandle.delete`."""
+    seen = yield from generation
+    answer = yield from ask(actions.revoke(queue, task_id, generation=seen))
+    if answer in (TaskState.ARCHIVED, TaskState.COMPLETED):
+        (answer,) = yield from ask(actions.act(queue, Action.DELETE, (task_id,), generations={task_id: seen}))
+    return answer == OK
+
+
 def ask_children(queue: QueueKeys, task_id: str) -> RequestPlan[list[str]]:
     """Return the ids of the workflows of a task's sub-tasks."""
     record = yield from ask(steps.read_steps(queue, task_id))
@@ -259,6 +268,8 @@ def _cancel(
     keys: Keys, queue: QueueKeys, task_id: str, wish: CancelOutcome, keep: bool | None, generation: str
 ) -> RequestPlan[bool]:
     if wish is not CancelOutcome.RETRY:
+        if (yield from ask(steps.cancel_steps(queue, task_id, wish=wish.value, generation=generation))):
+            return True
         if keep:
             archive = actions.act(
                 queue, Action.CANCEL, (task_id,), generations={task_id: generation}, archive=_UNTRIMMED

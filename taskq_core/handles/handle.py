@@ -314,6 +314,10 @@ class TaskHandle(SentLater, Generic[R_co]):
         A running task is archived when its function has ended, whatever the function returns or raises. If it raises
         `SkipRetry`, the task is archived with that reason. If it raises `Discard`, the task is deleted.
 
+        A task whose steps have begun ends by its own code, also if it waits: its next run is interrupted at the first
+        step or wait without a stored result, and may call further steps. Then the task is archived, or deleted with
+        `keep=False`.
+
         Args:
             retry: Run a running task again, like a failed task: this uses an attempt and applies the retry delay. A
                 task without attempts left is archived. A waiting task is not changed.
@@ -334,6 +338,25 @@ class TaskHandle(SentLater, Generic[R_co]):
     async def acancel(self, *, retry: bool = False, keep: bool | None = None, children: bool = False) -> bool:
         """Cancel the task. Like `cancel`, for coroutines."""
         return await self._source.arun(self._cancel(retry, keep, children))
+
+    def delete(self) -> bool:
+        """Delete the task if it waits or has ended. Unlike `cancel`, the code of a task with steps does not run.
+
+        Returns:
+            True if the task was deleted. False if it runs or does not exist.
+
+        Raises:
+            TaskNotSentError: The surrounding transaction has not committed yet.
+        """
+        return self._source.run(self._delete())
+
+    async def adelete(self) -> bool:
+        """Delete the task if it waits or has ended. Like `delete`, for coroutines."""
+        return await self._source.arun(self._delete())
+
+    def _delete(self) -> RequestPlan[bool]:
+        self._check_sent()
+        return (yield from changing.delete(self._keys, self.id, generation=self._identified()))
 
     def _cancel(self, retry: bool, keep: bool | None, children: bool) -> RequestPlan[bool]:
         self._check_sent()

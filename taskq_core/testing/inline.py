@@ -39,7 +39,7 @@ from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.wire.durations import LATEST_S
 from taskq_core.wire.tokens import new_token
 from taskq_core.worker.outcome import requeued, run_outcome, settle, state_after, warn_oversized
-from taskq_core.worker.progress import written_fields
+from taskq_core.worker.progress import end_cancelled, written_fields
 from taskq_core.worker.run import Ending, Run, ends_at
 from taskq_core.workflow.dispatch import dispatch
 
@@ -165,12 +165,16 @@ class InlineWorker:
                 run.result = await self._plain(partial(contextvars.copy_context().run, self._call, run, call), on_loop)
         except (Exception, SystemExit, TaskPaused) as error:
             run.error = readable(error)
-        except BaseException:  # for example, Ctrl-C interrupts the test
-            self.give_back((run,))
-            raise
+        except BaseException as error:
+            # another interruption than that of a cancelled task is for example Ctrl-C in the test
+            if run.buffer is None or not run.buffer.steps.is_cancelled:
+                self.give_back((run,))
+                raise
+            run.error = error
         if run.buffer is not None:
             steps = run.buffer.steps
             run.error, run.failed_step = steps.failure_behind(steps.check_end(run.error))
+            end_cancelled(run, steps)
             with contextlib.suppress(TaskInterrupted):  # the task was deleted during its run
                 await steps.store_position()
         ended = self._settle(run)
@@ -257,7 +261,7 @@ class InlineWorker:
         if code in services.SETTLE_CANCELS:
             run.ending, run.cancel_outcome = Ending.CANCELLED, services.SETTLE_CANCELS[code]
             return self._settle(run)
-        error = run.failure if isinstance(run.error, TaskPaused) else run.error
+        error = run.failure if isinstance(run.error, TaskInterrupted | asyncio.CancelledError) else run.error
         if run.span is not None:
             run.span.end(state_after(settlement), error)
         assert run.context is not None

@@ -70,6 +70,11 @@ class InlineSteps(Steps):
     async def _hold_lease(self) -> None:
         """Do nothing, because no other worker can take the task."""
 
+    async def _interrupt(self) -> None:
+        assert self._run.task is not None
+        if self._run.task.is_coroutine:
+            raise asyncio.CancelledError
+
     def _counts(self, error: Exception) -> bool:
         return counts(self._run, error)
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from taskq_core.broker.operations.services import read_cancel
+from taskq_core.broker.operations.services import CancelOutcome, read_cancel
 from taskq_core.clock import utc_datetime
 from taskq_core.execution.context import TaskContext, current
 from taskq_core.execution.step_failures import track_branches
@@ -253,6 +253,9 @@ class Executor:
             if run.ending is None:
                 self._deadlines.shorten(run, STUCK_S)
             run.ending = ending
+        self._interrupt(run, again=again)
+
+    def _interrupt(self, run: Run, *, again: bool = False) -> None:
         if run.coroutine is not None:
             # Cancel the coroutine in the next cycle of the event loop. A coroutine that is cancelled before its first
             # step never runs, so the end of its run would never be reported.
@@ -271,13 +274,16 @@ class Executor:
     async def _cancel(self, run: Run) -> None:
         """Read from Redis what to do with a cancelled task (archive, discard or retry), and interrupt its run.
 
-        If Redis does not answer, the task is archived.
+        If Redis does not answer, the task is archived. A task with steps may call further steps when it is interrupted.
         """
         try:
             run.cancel_outcome = await self._context.runner.run(read_cancel(run.queue, run.task_id))
         finally:
             run.is_cancelling = False
-            self.end(run, Ending.CANCELLED)
+            if run.cancel_outcome is not CancelOutcome.STEPS:
+                self.end(run, Ending.CANCELLED)
+        if run.cancel_outcome is CancelOutcome.STEPS and await self._progress.of(run).steps.cancel():
+            self._interrupt(run)
 
     def _overdue(self, run: Run, now: float) -> None:
         """Interrupt a run that has reached its timeout or deadline.

@@ -14,10 +14,19 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from taskq_core.broker.operations.runs import OVERSIZED_FIELD, PROGRESS_FIELD, RESULT_FIELD, write_fields
+from taskq_core.broker.operations.services import CancelOutcome
 from taskq_core.broker.operations.steps import POSITION
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.codec.progress import encode_progress
-from taskq_core.errors import BrokerError, BrokerUnavailableError, StepError, TaskInterrupted, TaskWaiting
+from taskq_core.errors import (
+    BrokerError,
+    BrokerUnavailableError,
+    StepError,
+    TaskInterrupted,
+    TaskPaused,
+    TaskWaiting,
+)
+from taskq_core.execution.step_record import Steps
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.outcome import warn_oversized
 from taskq_core.worker.run import Ending, Run
@@ -37,6 +46,15 @@ def written_fields(data: bytes | OversizedResult) -> dict[str, bytes]:
     if isinstance(data, OversizedResult):
         return {RESULT_FIELD: b"", OVERSIZED_FIELD: data.stored}
     return {RESULT_FIELD: data} if data else {RESULT_FIELD: b"", OVERSIZED_FIELD: b""}
+
+
+def end_cancelled(run: Run, steps: Steps) -> None:
+    """End a run as cancelled if this was requested, unless its function has failed or the worker stops it."""
+    error = run.error
+    is_stopped = run.ending is None and isinstance(error, asyncio.CancelledError | TaskInterrupted)
+    has_ended = error is None and run.ending in (None, Ending.SHUTDOWN)
+    if steps.wish and (has_ended or (is_stopped and not isinstance(error, TaskPaused))):
+        run.ending, run.cancel_outcome = Ending.CANCELLED, CancelOutcome(steps.wish)
 
 
 class RunBuffer:
@@ -194,6 +212,7 @@ class RunBuffer:
         if steps is not None:
             if run.ending is None:
                 run.error, run.failed_step = steps.failure_behind(steps.check_end(run.error))
+            end_cancelled(run, steps)
             # A run whose result is stored may still fail, because the result may have no JSON form.
             has_result = run.result is not None and run.message.retention
             has_succeeded = run.error is None and run.ending in (None, Ending.SHUTDOWN) and not has_result

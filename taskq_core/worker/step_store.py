@@ -18,6 +18,7 @@ from msgspec.json import encode
 
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import extend_leases
+from taskq_core.broker.operations.steps import read_steps
 from taskq_core.broker.plans import arun_plan
 from taskq_core.errors import (
     BrokerError,
@@ -154,6 +155,23 @@ class RunSteps(Steps):
         if not (await self._ask(extend)).owned[0]:
             raise TaskInterrupted
         run.lease_until = sent_at + writer.lease_s - 1  # Redis stores whole seconds
+
+    async def _interrupt(self) -> None:
+        coroutine = self._run.coroutine
+        if coroutine is not None and self._run.task is not None and self._run.task.is_coroutine:
+            coroutine.end()
+            await asyncio.sleep(0)
+
+    async def cancel(self) -> bool:
+        """Read the request to cancel the task. Return whether the function has to be interrupted for it now.
+
+        If the run has not begun a step, its first one will read the request.
+        """
+        if self._ahead_ms < 0 or self.is_cancelled:
+            return False
+        self.read_wish(await self._writer.runner.run(read_steps(self._queue, self._task_id)))
+        self.is_cancelled = bool(self.wish)
+        return self.is_cancelled
 
     def _counts(self, error: Exception) -> bool:
         return counts(self._run, error)

@@ -208,6 +208,10 @@ CASES = {
     "read_stream": Case(
         build=lambda q: steps.read_stream(q, "sleep"), refuse="task(sleep) steps_of(sleep) stream_of(sleep)"
     ),
+    "cancel_steps": Case(
+        build=lambda q: steps.cancel_steps(q, "sleep", wish="archive"),
+        refuse="task(sleep) steps_of(sleep) pending scheduled retry wake",
+    ),
     "forget_step": Case(
         build=lambda q: steps.forget_step(q, "sleep", "go#1"),
         refuse="task(sleep) steps_of(sleep) pending scheduled wake questions",

@@ -149,6 +149,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "emit": lambda q: steps.emit(q, "a", steps.Output([("", b"1")], 1, 1), owner="w1", run=1),
     "read_steps": lambda q: steps.read_steps(q, "a"),
     "read_stream": lambda q: steps.read_stream(q, "a"),
+    "cancel_steps": lambda q: steps.cancel_steps(q, "a", wish="archive"),
     "forget_step": lambda q: steps.forget_step(q, "a", "x"),
     "take_dead_letters": lambda q: letters.take_dead_letters(q, claim_s=60, limit=1),
     "end_dead_letter": lambda q: letters.end_dead_letter(q, "a", until_s="9"),

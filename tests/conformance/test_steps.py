@@ -276,13 +276,56 @@ def test_a_signal_that_arrives_before_the_timeout_is_stored_wins(life: Life) -> 
     assert life.record["n:go"] == b"1"
 
 
-@rows("wish", list(CancelOutcome))
-def test_a_pending_cancellation_takes_precedence_over_a_wait(broker: Broker, wish: CancelOutcome) -> None:
+@rows("wish", [CancelOutcome.ARCHIVE, CancelOutcome.DISCARD])
+def test_a_task_that_was_cancelled_while_it_ran_does_not_wait(broker: Broker, wish: CancelOutcome) -> None:
     life = Life(broker)
     life.begin()
     assert life.run(services.ask_cancel(life.queue, "asynq:cancel", "t", wish))[0] is not None
+    assert life.run(services.read_cancel(life.queue, "t")) is CancelOutcome.STEPS
 
-    assert [services.SETTLE_CANCELS[life.wait("r:go#1")] for _ in range(2)] == [wish] * 2
+    assert life.wait("r:go#1") == "1"
+
+    assert life.state == "pending"
+    assert life.begin()["cancel"].endswith(b" " + wish.value.encode())
+    assert life.wait("y:mail#1") == "1"
+    assert life.state == "scheduled", "a step of the compensation waits for its next attempt"
+
+
+@rows("state", ["scheduled", "retry", "pending"])
+def test_a_cancelled_task_whose_steps_have_begun_runs_once_more(broker: Broker, state: str) -> None:
+    life = Life(broker)
+    assert life.run(steps.cancel_steps(life.queue, "t", wish="archive")) is False, "it has not begun"
+    life.signal("other")
+    assert life.run(steps.cancel_steps(life.queue, "t", wish="archive")) is False, "it only has a signal"
+    life.begin()
+    assert life.run(steps.cancel_steps(life.queue, "t", wish="archive")) is False, "it runs"
+    if state == "scheduled":
+        life.wait("z:nap")
+    else:
+        again = Settlement("t", Outcome.RETRY if state == "retry" else Outcome.REQUEUE, life.calls, b"t", delay_ms=9000)
+        assert life.run(at_time(life.now_ns, runs.settle(life.queue, [again], owner="w1"))) == "1"
+    life.raw.delete(life.queue.wake)
+
+    for wish in ("discard", "archive"):
+        assert life.run(at_time(life.now_ns, steps.cancel_steps(life.queue, "t", wish=wish))) is True
+        assert life.run(steps.cancel_steps(life.queue, "t", wish=wish, generation="5")) is False, "a later task"
+
+    assert (life.state, life.broker.pending()) == ("pending", ["t"])
+    assert life.raw.llen(life.queue.wake) == (state != "pending"), "a worker is woken"
+    record = life.begin()
+    assert record["cancel"] == b"%d discard" % (NOW_NS // 10**6), "the first request decides"
+    if state == "scheduled":
+        assert record["u:z:nap"].startswith(b"%d " % (LATER_S * 1000)), "the sleep is not over"
+    assert life.broker.settle(Outcome.ARCHIVE, "t", owner="w1") == "1"
+    assert life.run(steps.cancel_steps(life.queue, "t", wish="archive")) is False, "it has ended"
+
+
+def test_a_pending_retry_takes_precedence_over_a_wait(broker: Broker) -> None:
+    life = Life(broker)
+    life.begin()
+    assert life.run(services.ask_cancel(life.queue, "asynq:cancel", "t", CancelOutcome.RETRY))[0] is not None
+
+    assert [services.SETTLE_CANCELS[life.wait("r:go#1")] for _ in range(2)] == [CancelOutcome.RETRY] * 2
 
     assert (life.state, life.raw.zcard(life.queue.scheduled)) == ("active", 0)
     assert "waiting" not in life.record

@@ -98,7 +98,7 @@ def test_the_django_code_of_the_readme_runs(tmp_path: Path, redis_server: RedisS
 
 
 def test_the_tests_of_the_pages_on_durable_tasks_pass(tmp_path: Path) -> None:
-    for page in ("durable-tasks", "run-an-agent"):
+    for page in ("durable-tasks", "run-an-agent", "undo-steps"):
         write_files(ROOT / f"docs/how-to/{page}.md", tmp_path)
     (tmp_path / "test_orders.py").write_text(TEST_OF_ORDERS, encoding="utf-8")
     done = subprocess.run(
@@ -110,12 +110,14 @@ def test_the_tests_of_the_pages_on_durable_tasks_pass(tmp_path: Path) -> None:
         check=False,
     )
 
-    assert "3 passed" in done.stdout, done.stdout
+    assert "5 passed" in done.stdout, done.stdout
 
 
 TEST_OF_ORDERS = """
-from shop.orders import follow_order
+from shop.follow import follow_order
 from shop.photos import taskq
+from shop.trips import book
+from shop.trips import taskq as trips
 from taskq_core.testing import capture
 
 
@@ -133,6 +135,20 @@ def test_an_order_continues_with_the_signal_that_arrives_first() -> None:
             "order 2: cancelled, too late",
             "order 3: nobody paid in time",
         ]
+
+
+def test_a_trip_without_hotel_or_payment_is_given_back(capsys) -> None:
+    with capture(trips) as tasks:
+        paid, sold_out, unpaid = book.delay(2), book.delay(3), book.delay(4)
+        tasks.run(raises=False)
+        paid.signal("paid", True)
+        tasks.run(advance=3600, raises=False)
+
+        assert paid.result() == "flight 2 and hotel 2 are booked"
+        assert "no room for trip 3" in sold_out.refresh().last_error
+        assert "no signal 'paid'" in unpaid.refresh().last_error
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"{each} is given back" for each in ("flight 3", "hotel 4", "flight 4")]
 """
 
 

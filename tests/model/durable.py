@@ -55,7 +55,7 @@ class DurableMachine(RuleBasedStateMachine):
         self.old_runs: list[int] = []
         self.output: list[tuple[int, bytes]] = []
         self.emits = 0
-        self.is_cancelled = False
+        self.is_retried = False
         self.children: list[tuple[str, int]] = []
 
     def ask(self, operation: Operation[T], *, timed: bool = True) -> T:
@@ -110,7 +110,7 @@ class DurableMachine(RuleBasedStateMachine):
 
     def _start(self) -> None:
         assert self.state == "pending"
-        self.state, self.emits, self.is_cancelled = "active", 0, False
+        self.state, self.emits, self.is_retried = "active", 0, False
         count, _, before = self.record.get("try", b"0 ").decode().partition(" ")
         if before != "w":
             count = str(int(count) + 1)
@@ -319,18 +319,19 @@ class DurableMachine(RuleBasedStateMachine):
         until_ms, emitted = 1000 * (self.now_s + seconds) if seconds else 0, self.next()
         attempt, ends, since = self.attempt, b"%d" % until_ms if seconds else b"-", self._since(wait)
         record = f"{emitted} {wait}".encode()
-        if self.is_cancelled:
+        if self.is_retried:
             end = Settlement("t", Outcome.WAIT, self.call_of_run, b"t", delay_ms=until_ms, record=record)
-            assert self.ask(runs.settle(self.queue, [end], owner="w")) == "d"
-            self.settle(Outcome.DONE)
-            self.forget()
+            assert self.ask(runs.settle(self.queue, [end], owner="w")) == "r"
+            self.end_the_run("failed")
             return
         self.settle(Outcome.WAIT, delay_ms=until_ms, record=record)
         self.record.pop("by", None)
         self.record |= {"x": b"%d" % emitted, "try": b"%d w" % attempt}
         self.record |= {"waiting": ends + b" " + wait.encode(), f"u:{wait}": ends + b" " + since}
         self.state, self.until_s = "scheduled", self.now_s + (seconds or DAY_S)
-        if kind == "o":
+        if "cancel" in self.record and kind != "y":
+            self._wake(wait)
+        elif kind == "o":
             for each in (one, other):
                 if f"r:{each}" in self.record:
                     self._wake(f"r:{each}")
@@ -466,11 +467,24 @@ class DurableMachine(RuleBasedStateMachine):
         self.forget()
 
     @precondition(lambda self: self.state == "active")
-    @rule()
-    def cancel(self) -> None:
+    @rule(wish=st.sampled_from((CancelOutcome.ARCHIVE, CancelOutcome.DISCARD, CancelOutcome.RETRY)))
+    def cancel(self, wish: CancelOutcome) -> None:
         """Cancel the run. The worker does not get the message, as at the moment before it settles a wait."""
-        self.ask(services.ask_cancel(self.queue, "asynq:cancel", "t", CancelOutcome.DISCARD), timed=False)
-        self.is_cancelled = True
+        self.ask(services.ask_cancel(self.queue, "asynq:cancel", "t", wish))
+        self.is_retried = wish is CancelOutcome.RETRY
+        if not self.is_retried:
+            self.record.setdefault("cancel", f"{self.now_s * 1000} {wish.value}".encode())
+
+    @rule(wish=st.sampled_from(("archive", "discard")))
+    def cancel_steps(self, wish: str) -> None:
+        """Cancel the task, which runs once more if its steps have begun."""
+        has_begun = self.state not in ("", "active") and "try" in self.record
+        assert self.ask(steps.cancel_steps(self.queue, "t", wish=wish)) is has_begun
+        if has_begun:
+            self.record.setdefault("cancel", f"{self.now_s * 1000} {wish}".encode())
+            if self.state == "scheduled":
+                self.record.pop("waiting", None)
+            self.state = "pending"
 
     @rule()
     def flush_scripts(self) -> None:

@@ -30,7 +30,6 @@ class DurableScene(Scene):
 
     Attributes:
         known: Fields that the record must have.
-        is_cancelled: Whether the run was cancelled. Its worker does not know it.
         may_be_gone: Whether an actor deleted or cancelled the task.
     """
 
@@ -38,7 +37,7 @@ class DurableScene(Scene):
         super().__init__(send, client)
         self.known: dict[str, bytes] = {}
         self.signals: list[bytes] = []
-        self.is_cancelled = self.may_be_gone = False
+        self.may_be_gone = False
 
     def load(self, owner: str, run: int) -> LoadedSteps | Refusal:
         return self.execute(at_time(self.now_ns, steps.load_steps(self.queue, "t", owner=owner, run=run)))
@@ -139,10 +138,9 @@ def owner_stores(scene: DurableScene, who: str) -> Iterator[None]:
 
 def owner_waits(wait: str) -> Callable[[DurableScene, str], Iterator[None]]:
     def waits(scene: DurableScene, who: str) -> Iterator[None]:
-        has_happened = happened(wait) in scene.read_queues()["record"]
-        answer = scene.wait(wait, scene.now_s + DAY_S)
-        assert (answer == "d") is (scene.is_cancelled and scene.read_queues()["state"] == "active")
-        if answer == "1":
+        record = scene.read_queues()["record"]
+        has_happened = happened(wait) in record or "cancel" in record
+        if scene.wait(wait, scene.now_s + DAY_S) == "1":
             assert scene.read_queues()["state"] == ("pending" if has_happened else "scheduled")
         yield
 
@@ -159,10 +157,8 @@ def signaller(scene: DurableScene, who: str) -> Iterator[None]:
 
 
 def canceller(scene: DurableScene, who: str) -> Iterator[None]:
-    scene.may_be_gone = True
-    scene.is_cancelled |= (
-        scene.execute(services.ask_cancel(scene.queue, "asynq:cancel", "t", CancelOutcome.DISCARD))[0] == "active"
-    )
+    if not scene.execute(steps.cancel_steps(scene.queue, "t", wish="discard")):
+        scene.execute(services.ask_cancel(scene.queue, "asynq:cancel", "t", CancelOutcome.DISCARD))
     yield
 
 

@@ -179,7 +179,7 @@ DURABLE_MUTANTS = {
     "signal: no wake-up": ("signal", "resume(ARGV[8], ARGV[9], now_ns, now_ms, ARGV[2], wait)", ""),
     "signal: a repeat": ("signal", "known[2] and known[1] == mark then", "false then"),
     "settle: an arrived signal": ("settle", "resume(ARGV[3], own, now_ns, now_ms, id, event)", ""),
-    "settle: a cancellation": ("settle", "if asked and started ==", "if false and started =="),
+    "settle: a cancellation": ("settle", "if asked and asked ~= 's'", "if false and asked ~= 's'"),
     "signal: the record of an earlier task": ("signal", "redis.call('DEL', record, stream)", ""),
     "load_steps: the record of an earlier task": ("load_steps", "redis.call('DEL', record, stream)", ""),
     "load_steps: a wait without end": ("load_steps", "redis.call('HDEL', KEYS[3], 'waiting')", ""),

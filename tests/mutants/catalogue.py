@@ -207,6 +207,17 @@ _CATALOGUE: dict[str, dict[str, dict[str, tuple[str, str]]]] = {
         "taskq_core/broker/lua/_questions.lua": {
             "two questions of a task have the same number": ("redis.call('HINCRBY', record, 'questions', 1)", "1"),
         },
+        "taskq_core/broker/lua/cancel_steps.lua": {
+            "a second request to cancel replaces the first": ("elseif not record[3] then", "else"),
+            "a cancelled task goes on waiting": ("    wake(KEYS[6])\n", ""),
+            "a task that has not begun is run to cancel it": ("or not record[2] then", "then"),
+        },
+        "taskq_core/broker/lua/ask_cancel.lua": {
+            "a task cancelled while it runs waits": (
+                "  redis.call('HSET', KEYS[2], 'cancel', record[3] or whole(now_ms) .. ' ' .. wish)\n",
+                "",
+            ),
+        },
         "taskq_core/broker/lua/_resume.lua": {
             "a resumed task wakes no worker": ("    wake(own .. 'wake')\n", ""),
             "the second of several signals does not wake": (
@@ -220,7 +231,7 @@ _CATALOGUE: dict[str, dict[str, dict[str, tuple[str, str]]]] = {
                 "",
             ),
             "a cancellation at the moment of a wait is lost": (
-                "if asked and started == (fields[2] or '') then",
+                "if asked and asked ~= 's' and started == (fields[2] or '') then",
                 "if false then",
             ),
         },

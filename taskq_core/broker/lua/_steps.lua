@@ -19,6 +19,8 @@
 --                 waiting for it
 --   questions     number of questions that the task has asked
 --   t:<name>#<k>  traceparent of the request that sent this signal
+--   cancel        "<Unix ms> <archive or discard>": when the cancellation of the task was requested, and what becomes of
+--                 the task after its code has ended. What happens later ends no wait
 --   by            r:<name>#<k>, v:<name>#<k> or c:<name>: the signal, the answer or the sub-tasks that ended the last
 --                 wait. The runs of this attempt link to the request that sent the signal or the answer
 --   n:<name>      number of signals with this name, including those for which the task stopped waiting
@@ -96,7 +98,9 @@ local function begin_wait(own, record, mark, wait, until_ms, emitted, now_ms)
   redis.call('HSET', record, 'waiting', ends .. wait, 'x', emitted, 'try', attempt .. ' w', 'u:' .. wait, ends .. since)
   redis.call('HDEL', record, 'by')
   redis.call('EXPIRE', record, record_ttl(until_ms / 1000, now_ms / 1000))
-  if call then
+  if redis.call('HGET', record, 'cancel') and string.sub(wait, 1, 2) ~= 'y:' then
+    return wait
+  elseif call then
     return is_over(own, record, call, now_ms) and wait
   elseif string.sub(wait, 1, 2) == 'o:' then
     return arrived(record, wait)

@@ -73,7 +73,7 @@ local cancelled = {}
 for _, position in ipairs(would_wait) do
   local fields = task_keys[position] and redis.call('HMGET', task_keys[position], 'taskq_cancel', 'taskq_started') or {}
   local started, asked = string.match(fields[1] or '', '^(%d*):(%a)')
-  if asked and started == (fields[2] or '') then
+  if asked and asked ~= 's' and started == (fields[2] or '') then
     task_keys[position], cancelled[position], mine = false, asked, mine - 1
   end
 end

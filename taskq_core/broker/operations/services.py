@@ -337,6 +337,8 @@ class CancelOutcome(StrEnum):
     ARCHIVE = "archive"
     RETRY = "retry"
     DISCARD = "discard"
+    STEPS = "steps"
+    """The steps of the task have begun. So its own code ends it, as requested in the record of its steps."""
 
 
 def ask_cancel(
@@ -351,7 +353,8 @@ def ask_cancel(
     def read(reply: Any) -> tuple[str | None, int]:
         return None if reply[0] is None else replies.shown(reply[0]), int(reply[1])
 
-    return script("ask_cancel", (queue.task(task_id),), (outcome.value, generation, channel, task_id), read)
+    keys = (queue.task(task_id), queue.steps_of(task_id))
+    return script("ask_cancel", keys, (NOW, outcome.value, generation, channel, task_id), read)
 
 
 SETTLE_CANCELS: Mapping[str, CancelOutcome] = {each.value[0]: each for each in CancelOutcome}

@@ -57,7 +57,7 @@ class LoadedSteps(Struct):
         """`traceparent` of the request whose signal or answer has ended the wait before this run, "" without one."""
         wait = self.record.get("by", b"").decode()
         kind, _, signal = wait.partition(":")
-        if kind == "v" and (answer := read_answer(self.record[wait])):
+        if kind == "v" and (answer := read_answer(self.record.get(wait, b""))):
             return answer.traceparent
         return self.record.get(f"t:{signal}", b"").decode() if kind == "r" else ""
 
@@ -272,6 +272,16 @@ def read_stream(queue: QueueKeys, task_id: str, *, after: str = "") -> Operation
 
 def _number(value_id: str) -> int:
     return int(value_id.partition("-")[2] or 0)
+
+
+def cancel_steps(queue: QueueKeys, task_id: str, *, wish: str, generation: str = "") -> Operation[bool]:
+    """Request that a task whose steps have begun is cancelled in its next run, and start this run.
+
+    `wish` is "archive" or "discard". The answer is False if the task runs or has ended, or has not begun a step.
+    """
+    task, _, record = _keys(queue, task_id)
+    keys = (task, record, queue.pending, queue.scheduled, queue.retry, queue.wake)
+    return script("cancel_steps", keys, (NOW, task_id, wish, queue.prefix, generation), lambda reply: reply == 1)
 
 
 def forget_step(queue: QueueKeys, task_id: str, name: str, *, generation: str = "") -> Operation[bool | str]:

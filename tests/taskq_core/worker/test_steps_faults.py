@@ -607,7 +607,7 @@ async def test_a_run_whose_step_fails_beside_a_wait_fails_with_the_error_of_the_
 async def test_cancelling_a_task_that_waits_or_runs_a_step(
     app: TaskQ, start: Runner, redis_server: RedisServer
 ) -> None:
-    """A cancelled task does not continue, and leaves nothing behind."""
+    """A cancelled task that is not kept leaves nothing behind."""
     begun = asyncio.Event()
 
     async def long() -> None:
@@ -628,7 +628,7 @@ async def test_cancelling_a_task_that_waits_or_runs_a_step(
     await until(lambda: state(waiting) is TaskState.SCHEDULED)
     await begun.wait()
 
-    assert await waiting.acancel()
+    assert await waiting.acancel(keep=False)
     assert await working.acancel(keep=False)
 
     await until(lambda: worker.running_count == 0)
