@@ -28,9 +28,10 @@ _after = click.option("after", "--after", "--in", type=DURATION, help="run not b
     click.option("--discard", is_flag=True, help="delete them"),
 )
 def cancel(session: Session, task_id: str, queue: str | None, retry: bool, discard: bool) -> Answer:
-    """Ask the workers to cancel running tasks.
+    """Ask the workers to cancel running tasks, and waiting tasks whose steps have begun.
 
-    Every worker receives the request. The worker that runs the task cancels it. Tasks that are not running are refused.
+    Every worker receives the request. The worker that runs the task cancels it. A task with steps may undo them; it
+    runs now if it waits. Other tasks that wait are refused.
     """
     if retry and discard:
         raise click.UsageError("give either --retry or --discard", click.get_current_context())

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from taskq_core.app import TaskQ
-from taskq_core.broker.operations import diagnosis, presence, services, views
+from taskq_core.broker.operations import diagnosis, presence, services, steps, views
+from taskq_core.broker.operations.services import CancelOutcome
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import (
@@ -93,7 +94,9 @@ def cancel_task(
 ) -> RequestPlan[int]:
     """Ask the worker that runs a task to cancel it. Does not wait until the task ends.
 
-    Workers compare only the id. If running tasks of several queues have this id, all of them are cancelled.
+    A task whose steps have begun may also wait: then it runs now, and its code may undo steps, as after
+    `TaskHandle.cancel`. Workers compare only the id. If running tasks of several queues have this id, all of them are
+    cancelled.
 
     Args:
         task_id: Id of the task.
@@ -103,11 +106,12 @@ def cancel_task(
 
     Returns:
         Number of worker processes that received the request: workers that serve the task's queue by their last
-        heartbeat, at most the number of subscribers of the channel.
+        heartbeat, at most the number of subscribers of the channel. For a waiting task, the number of workers that may
+        run it.
 
     Raises:
         TaskNotFoundError: No queue holds a task with this id.
-        TaskStateError: The task is not running.
+        TaskStateError: The task is not running, and it has not begun a step.
         ConfigurationError: `keep` is given together with `retry`.
     """
     check_text("task_id", task_id)
@@ -118,8 +122,17 @@ def cancel_task(
         if state is not None:
             states[name] = state
     if TaskState.ACTIVE not in states.values():
+        begun = set()
+        for name in states if wish is not CancelOutcome.RETRY else ():
+            seen = yield from identify(keys.queue(name), task_id, generation)
+            request = steps.cancel_steps(keys.queue(name), task_id, wish=wish.value, generation=seen)
+            if (yield from ask(request)):
+                begun.add(name)
+        if begun:
+            return (yield from _count_workers(keys, begun, otherwise=0))
         for name, state in states.items():
-            raise TaskStateError(name, task_id, state, "only a running task can be cancelled")
+            problem = "only a running task, or one whose steps have begun, can be cancelled; archive or delete this one"
+            raise TaskStateError(name, task_id, state, problem)
         raise TaskNotFoundError("", task_id)
     running, receivers = set(), 0
     for name, state in states.items():
@@ -135,12 +148,17 @@ def cancel_task(
         raise TaskNotFoundError("", task_id)
     if receivers == 0:
         return 0
+    # Redis also counts subscribers of its other databases, so the number of workers is the upper limit.
+    return min(receivers, (yield from _count_workers(keys, running, otherwise=receivers)))
+
+
+def _count_workers(keys: Keys, queues: set[str], *, otherwise: int) -> RequestPlan[int]:
+    """Return how many workers serve one of some queues, or `otherwise` without the right to read the workers."""
     try:
         infos = yield from server_infos(keys)
-    except BrokerAuthenticationError:  # without the right to read the workers, all subscribers count
-        return receivers
-    # Redis also counts subscribers of its other databases, so the number of workers is the upper limit.
-    return min(receivers, sum(not running.isdisjoint(info.queues) for info in infos))
+    except BrokerAuthenticationError:
+        return otherwise
+    return sum(not queues.isdisjoint(info.queues) for info in infos)
 
 
 def cluster_nodes(app: TaskQ, queue: str) -> RequestPlan[list[str]]:

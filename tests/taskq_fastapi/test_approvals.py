@@ -219,7 +219,7 @@ def test_a_link_does_not_answer_a_later_task_with_the_same_id(taskq: TaskQ, web:
     first = approve.using(task_id="order").delay()
     drain(taskq)
     assert web.get(urls[0]).status_code == 200
-    first.cancel()
+    first.delete()
     second = approve.using(task_id="order").delay()
     drain(taskq)
 

@@ -357,7 +357,7 @@ def test_cancel_notifies_workers(run: Run, run_json: RunJson, app: TaskQ, redis_
     subscription.close()
     told, waits, nobody = run_json("task", "cancel", "one", "three", "nobody", status=1)["ids"]
     assert told == {"id": "one", "ok": True, "received_by": 0}
-    assert "is pending: only a running task can be cancelled" in waits["error"]
+    assert "is pending: only a running task, or one whose steps have begun, can be cancelled" in waits["error"]
     assert "no task 'nobody' in any queue" in nobody["error"]
 
 
@@ -558,7 +558,7 @@ def test_tasks_can_be_named_by_arguments_or_options(run: Run, app: TaskQ) -> Non
     assert (
         run("task", "retry", "-q", "default", "one", "--id", "two", "--after", "1h").stdout == "one waits\ntwo waits\n"
     )
-    assert "only a running task can be cancelled" in run("task", "cancel", "--id", "one", status=1).stderr
+    assert "only a running task, or one" in run("task", "cancel", "--id", "one", status=1).stderr
     assert "give the id of at least one task" in run("task", "inspect", "-q", "default", status=2).stderr
     assert "give the name of one task" in nothing.stderr
     assert "give the name of one task" in twice.stderr
