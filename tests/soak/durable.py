@@ -1,6 +1,6 @@
 """The durable task of the soak: steps, a sleep, two sub-tasks, a question, and two signals.
 
-The signals are sent about when the task waits for them.
+The signals are sent about when the task waits for them. Some tasks are cancelled at any time, and undo their work.
 
 One step fails, and the task catches its failure. Another step fails in its first attempt. The task records each
 execution of a step and each result of a step or of the sub-tasks. The worker that ran the first step sends the signals
@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import os
 import random
+from collections.abc import Callable
 from typing import Any
 
 from taskq_core import StepFailedError, TaskContext, TaskHandle, current_task
@@ -20,6 +21,8 @@ from tests.soak.program import app
 
 PARTS = [1, 2]
 """Results of the sub-tasks."""
+CANCELLED = 0.2
+"""Part of the tasks that are cancelled."""
 
 _numbers = itertools.count(1)
 _failed: set[str] = set()
@@ -54,7 +57,7 @@ async def fail_at_first(task_id: str) -> str:
 
 
 async def ask_for_signals() -> str:
-    """Start to send two signals and the answers within seconds. They are not sent if the process ends first."""
+    """Start to send two signals, the answers and perhaps a cancellation, unless the process ends first."""
     context = current_task()
     sender = asyncio.create_task(_send(app.get(context.id, queue=context.queue), context.id))
     _senders.add(sender)
@@ -63,6 +66,25 @@ async def ask_for_signals() -> str:
 
 
 async def _send(handle: TaskHandle[Any], task_id: str) -> None:
+    if random.random() < CANCELLED:
+        await asyncio.gather(_cancel(handle, task_id), _send_values(handle, task_id))
+    else:
+        await _send_values(handle, task_id)
+
+
+async def _cancel(handle: TaskHandle[Any], task_id: str) -> None:
+    """Cancel the task within a few seconds. Repeat the request, because its answer may be lost."""
+    await asyncio.sleep(random.uniform(0, 4))
+    for _ in range(30):
+        try:
+            if await handle.acancel():
+                program.ledger.write("durable", id=task_id, run=0, cancelled=True)
+            return
+        except TaskQError:
+            await asyncio.sleep(0.1)
+
+
+async def _send_values(handle: TaskHandle[Any], task_id: str) -> None:
     for _ in range(2):
         await asyncio.sleep(random.uniform(0, 0.5))
         value = _new_value()
@@ -108,6 +130,15 @@ async def durable(context: TaskContext, slot: int) -> None:
         program.record("durable", step=step, has=value)
 
     has("ask", await context.astep("ask", ask_for_signals))
+    try:
+        await _order(context, slot, has)
+    except asyncio.CancelledError:  # when the worker stops, the step is refused
+        has("undo", await context.using(max_retry=9, retry_delay=0.1).astep("undo", work, "undo"))
+        raise
+    program.effects.put(slot)
+
+
+async def _order(context: TaskContext, slot: int, has: Callable[[str, object], None]) -> None:
     has("first signal", await context.areceive("go", str, timeout=2, default=None))
     try:
         await context.astep("charge", decline)
@@ -123,4 +154,3 @@ async def durable(context: TaskContext, slot: int) -> None:
     has("work", await context.astep("work", work, "work"))
     has("second signal", await context.areceive("go", str, timeout=1, default=None))
     has("answer", await context.areceive("pay", str, timeout=1, default=None, ask={"slot": slot}))
-    program.effects.put(slot)

@@ -15,7 +15,7 @@ def steps_signals_and_parts(evidence: Evidence) -> Verdict:
     """27: a step or sub-task does not run again after its result was stored, and each signal is received once.
 
     A question has one answer. All runs of a task get the same results. A run receives each signal that was acknowledged
-    before the run began. Each sub-task has one id.
+    before the run began. Each sub-task has one id. A run that begins after the task was cancelled does not succeed.
     """
     verdict = Verdict(number=27, title="no durable step, signal or sub-task was lost or doubled")
     by_task: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -27,7 +27,7 @@ def steps_signals_and_parts(evidence: Evidence) -> Verdict:
             parts[event["of"]].append(event)
     for task_id in parts.keys() - by_task.keys():
         verdict.fail(f"sub-tasks of {task_id} ran, which did not run itself", task_id)
-    waits = received = 0
+    waits = received = cancelled = undone = 0
     for task_id, events in by_task.items():
         task = evidence.history.tasks.get(task_id)
         if task is None or any(evidence.incidents.forgets(run.started, run.ended or math.inf) for run in task.runs):
@@ -44,6 +44,11 @@ def steps_signals_and_parts(evidence: Evidence) -> Verdict:
             first_known, _ = known.get(event.get("step", ""), (math.inf, None))
             if "ran" in event and began.get((event["pid"], event["run"]), 0.0) > first_known:
                 verdict.fail(f"{task_id} ran {event['step']!r} again after its result was stored", task_id)
+        cancelled_at = min((event["t"] for event in events if "cancelled" in event), default=math.inf)
+        if any(run.started > cancelled_at and run.how == "end" for run in task.runs):
+            verdict.fail(f"{task_id} went on after it was cancelled", task_id)
+        cancelled += cancelled_at < math.inf
+        undone += "undo" in known
         _check_parts(verdict, task_id, parts[task_id], *known.get("parts", (math.inf, PARTS)))
         sending = {event["sending"] for event in events if "sending" in event}
         got = [known[name][1] for name in SIGNALS if name in known and known[name][1] is not None]
@@ -60,6 +65,7 @@ def steps_signals_and_parts(evidence: Evidence) -> Verdict:
             if lost:
                 verdict.fail(f"{task_id} did not receive {lost}, which were acknowledged", task_id)
     verdict.figures |= {"durable tasks": len(by_task), "waits": waits, "signals received": received}
+    verdict.figures |= {"cancelled": cancelled, "undone": undone}
     verdict.figures["sub-tasks"] = sum(len({event["id"] for event in each}) for each in parts.values())
     return verdict
 

@@ -480,6 +480,11 @@ BROKEN: list[tuple[str, Callable[[Evidence], Verdict], Broken]] = [
         lambda: evidence(*durable_with({"in_run": 2, "step": "ask", "ran": "b"})),
     ),
     (
+        "a run that succeeds although the task was cancelled before",
+        invariants_durable.steps_signals_and_parts,
+        lambda: evidence(*durable_with({"in_run": 1, "cancelled": True})),
+    ),
+    (
         "a run that gets another result than the run before",
         invariants_durable.steps_signals_and_parts,
         lambda: evidence(*durable_with({"in_run": 2, "step": "ask", "has": "b"})),
