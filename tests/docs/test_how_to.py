@@ -98,7 +98,7 @@ def test_the_django_code_of_the_readme_runs(tmp_path: Path, redis_server: RedisS
 
 
 def test_the_tests_of_the_pages_on_durable_tasks_pass(tmp_path: Path) -> None:
-    for page in ("durable-tasks", "run-an-agent", "undo-steps"):
+    for page in ("durable-tasks", "run-an-agent", "undo-steps", "fan-out"):
         write_files(ROOT / f"docs/how-to/{page}.md", tmp_path)
     (tmp_path / "test_orders.py").write_text(TEST_OF_ORDERS, encoding="utf-8")
     done = subprocess.run(
@@ -110,7 +110,7 @@ def test_the_tests_of_the_pages_on_durable_tasks_pass(tmp_path: Path) -> None:
         check=False,
     )
 
-    assert "5 passed" in done.stdout, done.stdout
+    assert "6 passed" in done.stdout, done.stdout
 
 
 TEST_OF_ORDERS = """
@@ -155,7 +155,8 @@ def test_a_trip_without_hotel_or_payment_is_given_back(capsys) -> None:
 @pytest.mark.redis
 def test_people_answer_durable_tasks_as_their_page_says(tmp_path: Path, redis_server: RedisServer) -> None:
     """People answer by a link of a Django site, whose view streams the output, and by a link of a FastAPI app."""
-    write_files(ROOT / "docs/how-to/durable-tasks.md", tmp_path)
+    for page in ("durable-tasks", "approvals"):
+        write_files(ROOT / f"docs/how-to/{page}.md", tmp_path)
     (tmp_path / "shop" / "__init__.py").touch()
 
     django_site = run_python(
