@@ -48,7 +48,7 @@ async def _report(watcher: Watcher, operation: Operation[Any], answer: Any, *, o
         await watcher.stored(stored, on_loop=on_loop)
     elif operation.name in BEGINNINGS:
         await watcher.begun(on_loop=on_loop)
-    elif operation.name == "signal" and answer == "ok":
+    elif (operation.name, answer) in (("signal", "ok"), ("cancel_steps", True)):
         task_id = str(operation.args[1])
         queue_name = operation.keys[0].removesuffix(f"}}:t:{task_id}").partition(":{")[2]
         await watcher.signalled(queue_name, task_id, on_loop=on_loop)

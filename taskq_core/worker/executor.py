@@ -275,15 +275,18 @@ class Executor:
         """Read from Redis what to do with a cancelled task (archive, discard or retry), and interrupt its run.
 
         If Redis does not answer, the task is archived. A task with steps may call further steps when it is interrupted.
+        If this run has not begun a step, the first one reads the request.
         """
         try:
+            if run.buffer is not None and await run.buffer.cancel():
+                self._interrupt(run)
+                return
             run.cancel_outcome = await self._context.runner.run(read_cancel(run.queue, run.task_id))
         finally:
             run.is_cancelling = False
-            if run.cancel_outcome is not CancelOutcome.STEPS:
+            is_cancelled_by_steps = run.buffer is not None and run.buffer.is_cancelled
+            if run.cancel_outcome is not CancelOutcome.STEPS and not is_cancelled_by_steps:
                 self.end(run, Ending.CANCELLED)
-        if run.cancel_outcome is CancelOutcome.STEPS and await self._progress.of(run).steps.cancel():
-            self._interrupt(run)
 
     def _overdue(self, run: Run, now: float) -> None:
         """Interrupt a run that has reached its timeout or deadline.

@@ -107,6 +107,15 @@ class RunBuffer:
                 self._steps = RunSteps(self._run, self._writer)
             return self._steps
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the run was interrupted so that its code can undo steps."""
+        return self._steps is not None and self._steps.is_cancelled
+
+    async def cancel(self) -> bool:
+        """Read whether the task is to be cancelled by its own code. Return whether to interrupt its function now."""
+        return self._steps is not None and await self._steps.cancel()
+
     def write_result(self, data: bytes | OversizedResult) -> None:
         """Buffer bytes as the result, which is stored soon.
 

@@ -165,11 +165,12 @@ class RunSteps(Steps):
     async def cancel(self) -> bool:
         """Read the request to cancel the task. Return whether the function has to be interrupted for it now.
 
-        If the run has not begun a step, its first one will read the request.
+        False if the run has not begun a step, or the code must not end the task itself.
         """
         if self._ahead_ms < 0 or self.is_cancelled:
             return False
-        self.read_wish(await self._writer.runner.run(read_steps(self._queue, self._task_id)))
+        with suppress(TaskInterrupted):  # the run ends for another reason
+            self.read_wish(await self._ask(read_steps(self._queue, self._task_id)))
         self.is_cancelled = bool(self.wish)
         return self.is_cancelled
 

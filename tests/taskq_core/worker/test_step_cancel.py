@@ -9,7 +9,7 @@ from taskq_core import SignalTimeoutError, TaskContext, TaskHandle, TaskInterrup
 from taskq_core.broker.operations.steps import read_steps
 from taskq_core.errors import TaskCancelledError, TaskFailedError, TaskNotFoundError
 from taskq_core.inspector import AsyncInspector
-from taskq_core.testing import capture
+from taskq_core.testing import capture, eager
 from tests.clock import Clock
 from tests.taskq_core.worker.conftest import Runner, until
 
@@ -223,6 +223,17 @@ async def test_a_task_that_has_not_begun_a_step_is_cancelled_without_a_run(app: 
 
     assert state(handle) is TaskState.ARCHIVED
     assert shop.done == []
+
+
+@kinds
+def test_eager_tasks_compensate_at_once(app: TaskQ, kind: str) -> None:
+    shop = Shop(app, kind)
+    with eager(app, raises=False):
+        handle = shop.order.delay(0)
+        assert handle.cancel() is True
+        assert state(handle) is TaskState.ARCHIVED
+
+    assert shop.done == ["reserve", "release", "mail"]
 
 
 @kinds
