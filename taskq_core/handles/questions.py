@@ -82,7 +82,9 @@ def read_question(queue: QueueKeys, stored: ListedQuestion) -> Question:
 
 
 def open_questions(queue: QueueKeys, task_id: str, record: Record) -> list[Question]:
-    """Return the questions in the record of a task that nobody has answered, the oldest first."""
+    """Return the questions in the record of a task that can be answered, the oldest first."""
+    if "cancel" in record:  # nothing ends a wait any more
+        return []
     names = [each[2:] for each in record if each.startswith("q:") and f"v:{each[2:]}" not in record]
     mark = record.get("of", b"").decode()
     return sorted(

@@ -29,8 +29,8 @@ class TimelineEntry:
             own entry.
         started_at: When the step or wait began, or the run that stored the position. None for a signal that arrived
             before the task waited for it.
-        ended_at: When it ended, the signal or the answer arrived, or the position was stored. None while the task
-            waits.
+        ended_at: When it ended, the signal or the answer arrived, the position was stored, or the task was cancelled.
+            None while the task waits.
         until: End of a wait with a time limit, while the task waits.
         has_timed_out: Whether the wait for the signal or the answer reached its timeout.
         has_failed: Whether the sub-tasks failed, or the step failed and the code of the task has caught the failure.
@@ -68,6 +68,7 @@ def read_timeline(keys: Keys, queue: str, task_id: str) -> RequestPlan[Sequence[
     """Return the timeline of a task, the oldest entry first. Empty for a task without steps."""
     record = yield from ask(read_steps(keys.queue(queue), task_id))
     waiting = record.get("waiting", b"").decode().partition(" ")[2]
+    cancelled = record.get("cancel", b"").partition(b" ")[0]  # ends each wait that had not ended before
     waits = {value.decode().partition(" ")[2]: field for field, value in record.items() if field[:2] == "o:"}
     found = []
     for stored, value in record.items():
@@ -85,7 +86,7 @@ def read_timeline(keys: Keys, queue: str, task_id: str) -> RequestPlan[Sequence[
         elif letter == "c":
             result = read_result(record[f"k:{name}"])[2] if f"k:{name}" in record else b""
             more = {"workflow_id": rest.decode(), **_outcome(result)}  # the workflow shows the error of sub-tasks
-            found.append(_entry("sub-tasks", name, first, record.get(f"e:{name}", b""), **more))
+            found.append(_entry("sub-tasks", name, first, record.get(f"e:{name}", cancelled), **more))
         elif letter == "r":
             since = record.get(f"u:{waits.get(name, stored)}", b"").partition(b" ")[2]
             found.append(_entry("signal", stored, since, first, result=rest, has_timed_out=not rest))
@@ -97,7 +98,8 @@ def read_timeline(keys: Keys, queue: str, task_id: str) -> RequestPlan[Sequence[
         elif letter == "u" and name not in record and name[:2] in ("z:", "r:", "o:"):
             kind = "sleep" if name[0] == "z" else "signal"
             ends = _at(first) if name == waiting else None
-            found.append(_entry(kind, name, rest, b"" if kind == "signal" or name == waiting else first, until=ends))
+            ended = cancelled if kind == "signal" or name == waiting else min(first, cancelled or first, key=int)
+            found.append(_entry(kind, name, rest, ended, until=ends))
     return sorted(found, key=lambda each: (each.started_at or each.ended_at or _NEVER, each.ended_at or _NEVER))
 
 
@@ -106,12 +108,13 @@ def _question(name: str, value: bytes, record: Record) -> TimelineEntry:
     _, since, _, data = value.split(b" ", 3)
     answered, end = record.get(f"v:{name}", b""), record.get(f"u:v:{name}", b"").partition(b" ")[0]
     answer = read_answer(answered)
+    ended = (answered or record.get("cancel", b"")).partition(b" ")[0]
     return _entry(
         "question",
         name,
         since,
-        answered.partition(b" ")[0],
-        until=None if answered else _at(end),
+        ended,
+        until=None if ended else _at(end),
         has_timed_out=bool(answered) and answer is None,
         asked=bytes(msgspec.json.decode(data, type=dict[str, msgspec.Raw])["ask"]),
         **({} if answer is None else {"result": bytes(answer.value), "by": answer.by}),

@@ -320,6 +320,17 @@ def test_a_cancelled_task_whose_steps_have_begun_runs_once_more(broker: Broker, 
     assert life.run(steps.cancel_steps(life.queue, "t", wish="archive")) is False, "it has ended"
 
 
+def test_a_question_of_a_cancelled_task_is_closed(life: Life) -> None:
+    life.begin()
+    life.store("q:pay#1", b"1 0 {}")
+    life.wait("v:pay#1")
+    assert len(life.run(steps.list_questions(life.queue, limit=9))) == 1
+    assert life.run(steps.cancel_steps(life.queue, "t", wish="archive")) is True
+
+    assert life.run(steps.list_questions(life.queue, limit=9)) == []
+    assert life.answer("pay#1", 1) == "answered"
+
+
 def test_a_pending_retry_takes_precedence_over_a_wait(broker: Broker) -> None:
     life = Life(broker)
     life.begin()

@@ -198,6 +198,7 @@ _CATALOGUE: dict[str, dict[str, dict[str, tuple[str, str]]]] = {
                 "elseif ARGV[15] == '0' and string.match(",
                 "elseif false and string.match(",
             ),
+            "a cancelled task gets an answer": ("known[8] or known[10] or", "known[8] or"),
             "an answered question stays in the inbox": (
                 "  redis.call('ZREM', KEYS[7]",
                 "  -- redis.call('ZREM', KEYS[7]",
@@ -205,6 +206,7 @@ _CATALOGUE: dict[str, dict[str, dict[str, tuple[str, str]]]] = {
             "a signal shortens the life of a record": ("now_ns, record_ttl(start_s, now_s))", "now_ns)"),
         },
         "taskq_core/broker/lua/_questions.lua": {
+            "a question of a cancelled task stays in the inbox": ("and not found[5] ", ""),
             "two questions of a task have the same number": ("redis.call('HINCRBY', record, 'questions', 1)", "1"),
         },
         "taskq_core/broker/lua/cancel_steps.lua": {

@@ -8,11 +8,11 @@ local function question(id, name)
 end
 
 -- read_question: return the question of a member, the end of its wait (both as in the record, see `_steps`), and the mark
--- of the record. Return nil if the question was answered, or if it is gone with its task.
+-- of the record. Return nil if the question was answered, its task was cancelled, or it is gone with its task.
 local function read_question(task_key, record, name)
   local mark = redis.pcall('HGET', task_key, 'taskq_steps')
-  local found = redis.pcall('HMGET', record, 'of', 'q:' .. name, 'v:' .. name, 'u:v:' .. name)
-  if type(mark) == 'string' and found[1] == mark and not found[3] and found[2] then
+  local found = redis.pcall('HMGET', record, 'of', 'q:' .. name, 'v:' .. name, 'u:v:' .. name, 'cancel')
+  if type(mark) == 'string' and found[1] == mark and not found[3] and not found[5] and found[2] then
     return found[2], found[4] or '-', mark
   end
 end

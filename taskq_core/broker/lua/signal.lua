@@ -28,8 +28,8 @@
            missing   the task does not exist, or is a later one with the same id
            full      the task has received the maximum of signals or bytes
            lost      the record of its steps is lost
-           answered  the wait with the number ARGV[14] has its value, or is over; or the question was answered, or the
-                     task never asked it
+           answered  the wait with the number ARGV[14] has its value, or is over; or the question was answered, its
+                     task was cancelled, or the task never asked it
            asks      the task asks a question with the name of the signal, which a signal does not answer
            otherwise the state of a task that has ended
 ]]
@@ -51,7 +51,7 @@ check('LLEN', KEYS[4], KEYS[6])
 check('ZCARD', KEYS[5], KEYS[7])
 local task = redis.call('HMGET', KEYS[1], 'state', 'taskq_steps', 'taskq_wait', 'taskq_owner')
 local state, mark = task[1], task[2]
-local known = mark and redis.call('HMGET', KEYS[2], 'of', 'i:' .. ARGV[5], 'n:' .. ARGV[3], 'signals', 'signal_bytes', 'g:' .. ARGV[11], 'q:' .. ARGV[3], 'v:' .. ARGV[3], 'waiting') or {}
+local known = mark and redis.call('HMGET', KEYS[2], 'of', 'i:' .. ARGV[5], 'n:' .. ARGV[3], 'signals', 'signal_bytes', 'g:' .. ARGV[11], 'q:' .. ARGV[3], 'v:' .. ARGV[3], 'waiting', 'cancel') or {}
 -- a link from the run that owns the task, or from an earlier one
 local is_linked = string.sub(task[4] or '', 1, #ARGV[11] + 1) == ARGV[11] .. ':' or (known[6] and known[1] == mark)
 if not state or (not is_linked and is_later(KEYS[1], ARGV[11])) then
@@ -64,7 +64,7 @@ elseif mark and known[1] ~= mark then
   return 'lost'
 elseif ARGV[14] ~= '0' and tonumber(known[3] or 0) >= tonumber(ARGV[14]) then
   return 'answered'
-elseif ARGV[15] ~= '0' and (known[8] or string.match(known[7] or '', '^%d+') ~= ARGV[15]) then
+elseif ARGV[15] ~= '0' and (known[8] or known[10] or string.match(known[7] or '', '^%d+') ~= ARGV[15]) then
   return 'answered'
 elseif ARGV[15] == '0' and string.match(known[9] or '', ' v:([^#]*)#%d+$') == ARGV[3] then
   return 'asks'

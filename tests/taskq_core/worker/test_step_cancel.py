@@ -1,15 +1,17 @@
 """A cancelled task with steps ends by its own code: it may compensate with further steps."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from taskq_core import SignalTimeoutError, TaskContext, TaskHandle, TaskInterrupted, TaskQ, TaskState
 from taskq_core.broker.operations.steps import read_steps
-from taskq_core.errors import TaskCancelledError, TaskFailedError, TaskNotFoundError
+from taskq_core.errors import TaskCancelledError, TaskFailedError, TaskNotFoundError, TaskStateError
 from taskq_core.inspector import AsyncInspector
 from taskq_core.testing import capture, eager
+from taskq_core.views.aio import AsyncDashboard
 from tests.clock import Clock
 from tests.taskq_core.worker.conftest import Runner, until
 
@@ -285,7 +287,9 @@ async def test_what_happens_after_the_request_does_not_change_the_way_of_the_cod
     await handle.acancel()
     await until(lambda: state(handle) is TaskState.RETRY)
     if question is not None:
-        await handle.aanswer(question.number, True)
+        with pytest.raises(TaskStateError):
+            await handle.aanswer(question.number, True)
+        assert (await handle.aquestion(), await AsyncInspector(app).questions()) == (None, [])
     else:
         await handle.asignal("paid", True)
     await clock.advance(90)
@@ -293,6 +297,10 @@ async def test_what_happens_after_the_request_does_not_change_the_way_of_the_cod
 
     assert ways == ["cancelled", "cancelled"]
     assert handle.refresh().last_error == "context canceled"
+    first = (await AsyncDashboard(AsyncInspector(app)).timeline("default", handle.id))[0]
+    assert first.kind == {"sleep": "sleep", "ask": "question"}.get(wait, "signal")
+    assert first.duration is not None
+    assert first.duration < timedelta(seconds=60), "the cancellation ended the wait"
 
 
 async def test_a_task_that_waits_for_its_sub_tasks_is_cancelled_with_them(app: TaskQ, start: Runner) -> None:
