@@ -168,8 +168,11 @@ class Steps(ABC):
         """Raise `TaskInterrupted` if another worker may have taken the task, so that no step of it may start."""
 
     @abstractmethod
-    async def _interrupt(self) -> None:
-        """Cancel the coroutine of the run, and wait until it is cancelled. Return if the function is no coroutine."""
+    async def _interrupt(self, *, is_first: bool) -> None:
+        """Cancel the coroutine of the run, and wait until the caller is cancelled. Return if it is no coroutine.
+
+        `is_first`: False if the coroutine is cancelled already.
+        """
 
     @abstractmethod
     def _counts(self, error: Exception) -> bool:
@@ -287,10 +290,14 @@ class Steps(ABC):
 
         Called where the function would do something new. Afterwards, it may call further steps.
         """
-        if self.wish and not self.is_cancelled:
-            self.is_cancelled = True
-            await self._interrupt()
+        if self.wish and (not self.is_cancelled or self._is_late()):
+            is_first, self.is_cancelled = not self.is_cancelled, True
+            await self._interrupt(is_first=is_first)
             raise TaskInterrupted
+
+    def _is_late(self) -> bool:
+        """Return whether the calling code began before the function was interrupted, and does not know of it yet."""
+        return False
 
     # --- steps --------------------------------------------------------------------------------------------------------
 

@@ -326,8 +326,8 @@ class TaskHandle(SentLater, Generic[R_co]):
             children: Also cancel the sub-tasks that the task has enqueued with `context.call`.
 
         Returns:
-            True if the task was deleted or archived, or its worker was asked to cancel it. False if the task has
-            already ended, or if it waits and `retry` is set.
+            True if the task was deleted or archived, or its worker was asked to cancel it, or its code is to end it.
+            False if the task has already ended, or if it waits and `retry` is set.
 
         Raises:
             TaskNotSentError: The surrounding transaction has not committed yet.

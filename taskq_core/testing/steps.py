@@ -70,7 +70,7 @@ class InlineSteps(Steps):
     async def _hold_lease(self) -> None:
         """Do nothing, because no other worker can take the task."""
 
-    async def _interrupt(self) -> None:
+    async def _interrupt(self, *, is_first: bool) -> None:
         assert self._run.task is not None
         if self._run.task.is_coroutine:
             raise asyncio.CancelledError

@@ -55,6 +55,8 @@ PATIENCE_S = 5.0
 """Maximum seconds for one request to Redis."""
 CHECK_S = 0.2
 """Seconds between two checks whether a run that waits for Redis has to end."""
+NESTED_MAX = 100
+"""Maximum depth of nested task groups through which a cancellation reaches the coroutine that has read the request."""
 PAUSE_MAX_S = 5.0
 """Maximum seconds for which a run waits for the next attempt of a step. Before a longer wait, the run ends."""
 BLOCKING = (
@@ -114,6 +116,7 @@ class RunSteps(Steps):
         self.failure: BaseException | None = None
         self.problem: Exception | None = None
         self._flush = asyncio.Event()
+        self._earlier: set[asyncio.Task[Any]] = set()  # asyncio tasks that existed when the function was interrupted
 
     def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine from a thread of the worker, and return its result."""
@@ -156,11 +159,20 @@ class RunSteps(Steps):
             raise TaskInterrupted
         run.lease_until = sent_at + writer.lease_s - 1  # Redis stores whole seconds
 
-    async def _interrupt(self) -> None:
+    async def _interrupt(self, *, is_first: bool) -> None:
         coroutine = self._run.coroutine
         if coroutine is not None and self._run.task is not None and self._run.task.is_coroutine:
-            coroutine.end()
-            await asyncio.sleep(0)
+            if is_first:
+                self._earlier = asyncio.all_tasks()
+                coroutine.end()
+            for _ in range(
+                NESTED_MAX
+            ):  # each task group around this coroutine passes the cancellation on one cycle later
+                await asyncio.sleep(0)
+
+    def _is_late(self) -> bool:
+        caller = asyncio.current_task()
+        return caller is not None and caller in self._earlier and not caller.cancelling()
 
     async def cancel(self) -> bool:
         """Read the request to cancel the task. Return whether the function has to be interrupted for it now.
@@ -172,6 +184,7 @@ class RunSteps(Steps):
         with suppress(TaskInterrupted):  # the run ends for another reason
             self.read_wish(await self._ask(read_steps(self._queue, self._task_id)))
         self.is_cancelled = bool(self.wish)
+        self._earlier = asyncio.all_tasks()
         return self.is_cancelled
 
     def _counts(self, error: Exception) -> bool:

@@ -189,6 +189,34 @@ async def test_a_running_step_is_interrupted_and_compensated(app: TaskQ, start: 
     assert handle.refresh().last_error == "context canceled"
 
 
+async def test_a_cancellation_reaches_steps_in_nested_task_groups(app: TaskQ, start: Runner) -> None:
+    done: list[int] = []
+
+    async def inner(context: TaskContext, name: str) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(2):
+                tasks.create_task(context.areceive(f"{name} {number}", bool))
+
+    @app.task(retention=60)
+    async def order(context: TaskContext) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for name in ("a", "b"):
+                    tasks.create_task(inner(context, name))
+        except asyncio.CancelledError:
+            await asyncio.gather(*(context.astep(f"undo {each}", done.append, each) for each in range(3)))
+            raise
+
+    await start()
+    handle = await order.adelay()
+    await until(lambda: state(handle) is TaskState.SCHEDULED)
+    await handle.acancel()
+    await until(lambda: state(handle) is TaskState.ARCHIVED)
+
+    assert done == [0, 1, 2]
+    assert handle.refresh().last_error == "context canceled"
+
+
 async def test_a_cancelled_task_is_deleted_after_its_code_if_it_is_not_kept(app: TaskQ, start: Runner) -> None:
     shop = Shop(app, "coroutine")
     await start()
