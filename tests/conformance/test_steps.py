@@ -320,6 +320,20 @@ def test_a_cancelled_task_whose_steps_have_begun_runs_once_more(broker: Broker, 
     assert life.run(steps.cancel_steps(life.queue, "t", wish="archive")) is False, "it has ended"
 
 
+def test_what_happens_after_a_cancellation_is_stored_with_a_later_time(life: Life) -> None:
+    life.begin()
+    life.start_children("wf1")
+    life.wait("c:call")
+    assert life.run(at_time(life.now_ns, steps.cancel_steps(life.queue, "t", wish="archive"))) is True
+    life.signal("late")
+    life.end_child()
+    life.now_ns -= 5 * 10**9  # Redis's clock goes back
+    life.signal("later", signal_id="s2")
+
+    later_ms = b"%d" % (NOW_NS // 10**6 + 1)
+    assert [life.record[field].partition(b" ")[0] for field in ("r:late#1", "e:call", "r:later#1")] == [later_ms] * 3
+
+
 def test_a_question_of_a_cancelled_task_is_closed(life: Life) -> None:
     life.begin()
     life.store("q:pay#1", b"1 0 {}")

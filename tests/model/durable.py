@@ -133,8 +133,13 @@ class DurableMachine(RuleBasedStateMachine):
         name = next((field[2:] for field, value in self.record.items() if field[:2] == "c:" and value == begun), "")
         if not name:
             return  # the task of the sub-task was deleted
-        self.record[f"e:{name}"] = b"%d" % (self.now_s * 1000)
+        self.record[f"e:{name}"] = b"%d" % self._event_ms()
         self._wake(f"c:{name}")
+
+    def _event_ms(self) -> int:
+        """Return the time of a signal or of the end of sub-tasks. It is after the request to cancel the task."""
+        cancelled_ms = int(self.record.get("cancel", b"-1 ").partition(b" ")[0])
+        return max(self.now_s * 1000, cancelled_ms + 1)
 
     def _wake(self, wait: str) -> None:
         waiting = self.record.get("waiting", b"").decode().partition(" ")[2]
@@ -385,7 +390,7 @@ class DurableMachine(RuleBasedStateMachine):
             return
         self.ids.append(signal_id)
         number = int(self.record.get(f"n:{name}", 0)) + 1
-        self.record |= {f"r:{name}#{number}": b"%d %b" % (self.now_s * 1000, value), f"n:{name}": b"%d" % number}
+        self.record |= {f"r:{name}#{number}": b"%d %b" % (self._event_ms(), value), f"n:{name}": b"%d" % number}
         self.record[f"i:{signal_id}"] = b"1"
         for field, more in (("signals", 1), ("signal_bytes", len(value))):
             self.record[field] = b"%d" % (int(self.record.get(field, 0)) + more)

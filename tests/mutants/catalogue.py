@@ -221,6 +221,7 @@ _CATALOGUE: dict[str, dict[str, dict[str, tuple[str, str]]]] = {
             ),
         },
         "taskq_core/broker/lua/_resume.lua": {
+            "what happens in the moment of a cancellation counts": ("cancelled_ms + 1", "cancelled_ms"),
             "a resumed task wakes no worker": ("    wake(own .. 'wake')\n", ""),
             "the second of several signals does not wake": (
                 "return waiting == wait or several",

@@ -363,7 +363,7 @@ local function workflows(own, now)
     end
     local record, task, name = parent_of()
     if record then
-      redis.call('HSET', record, 'e:' .. name, whole(now.ms))
+      redis.call('HSET', record, 'e:' .. name, event_ms(record, now.ms))
       resume(prefix, own, now.ns, now.ms, task, 'c:' .. name)
     end
   end

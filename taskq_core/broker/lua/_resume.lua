@@ -4,6 +4,13 @@ local function is_awaited(waiting, wait)
   return waiting == wait or several and signal and string.find(' | ' .. several, ' | ' .. signal .. ' | ', 1, true)
 end
 
+-- event_ms: return the time of a signal, or of the end of sub-tasks, for the record (Unix ms). It is after the request to
+-- cancel the task, even in the same millisecond or after Redis's clock went back. So the event ends no wait of the task.
+local function event_ms(record, now_ms)
+  local cancelled_ms = tonumber(string.match(redis.call('HGET', record, 'cancel') or '', '^%d+') or '')
+  return whole(cancelled_ms and math.max(now_ms, cancelled_ms + 1) or now_ms)
+end
+
 -- resume: make a scheduled task pending if it waits for `wait`. The limits of the task are applied when a worker
 -- dequeues it. Needs the files `_place` and `_wake`.
 local function resume(prefix, own, now_ns, now_ms, id, wait)

@@ -83,7 +83,7 @@ if ARGV[15] == '0' then
 else
   redis.call('ZREM', KEYS[7], question(ARGV[2], ARGV[3]))
 end
-redis.call('HSET', KEYS[2], wait, whole(now_ms) .. ' ' .. ARGV[4], 'i:' .. ARGV[5], '1')
+redis.call('HSET', KEYS[2], wait, event_ms(KEYS[2], now_ms) .. ' ' .. ARGV[4], 'i:' .. ARGV[5], '1')
 redis.call('HINCRBY', KEYS[2], 'signals', 1)
 redis.call('HINCRBY', KEYS[2], 'signal_bytes', #ARGV[4])
 resume(ARGV[8], ARGV[9], now_ns, now_ms, ARGV[2], wait)
